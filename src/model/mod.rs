@@ -3,12 +3,19 @@
 //! Nothing here does I/O, reads a clock or draws a random number. Time and randomness come in as parameters, so every
 //! function gives the same answer in every process and in every test.
 
+mod change;
+mod document;
+mod event;
 mod guard;
 mod names;
 mod share;
 mod spec;
 mod split;
+mod state;
 
+pub use change::{Applied, Change, ChangeError, ChangeRequest, PinTarget, scope_of};
+pub use document::{Commit, DOCUMENT_FORMAT, Document, DocumentKey};
+pub use event::{Author, Event, EventKind, EventQuery};
 pub use guard::{GuardSpec, PlainLimits};
 pub use names::{GroupName, NameError, ServiceName, TenantName, UserName, VersionName};
 pub use share::{BUCKETS, BasisPoints, ShareError, Weights};
@@ -17,3 +24,4 @@ pub use spec::{
     Rewrite, ServiceSpec, Structure, TenantSource, TenantsSpec, Timeouts, UnknownTenant, UpstreamTls, VersionSpec,
 };
 pub use split::{Brake, Bucket, RolledBack, Slice, Split, derive_salt};
+pub use state::{Bar, DocumentError, Hold, Pin, Pins, Scope, ServiceState, State, TenantMap, TenantState};

@@ -1,0 +1,233 @@
+//! The table of keys, first half: the process's own settings. The services are in `keys_services`.
+
+use super::formats::{ADDRESS, ADDRESS_OR_OFF, COOKIE_SECRET, FILE, HOST_PORT, NETWORK, SERVICE, SHA256, TEXT};
+use super::keys_services::{SERVICE_TABLE, TENANTS};
+use super::kinds::{Key, Kind, Table, hours, ms};
+
+/// The whole file.
+pub(super) static FILE_TABLE: Table = Table::new(
+    "Settings of Switchback.",
+    &[
+        Key::required("proxy", Kind::Table(&PROXY), "Where requests come in, and their limits."),
+        Key::default("admin", Kind::Table(&ADMIN), "{}", "The admin API and the dashboard."),
+        Key::default("store", Kind::Table(&STORE), "{}", "Where the state of the services is kept."),
+        Key::default("metrics", Kind::Table(&METRICS), "{}", "How much is counted by tenant."),
+        Key::default("tenants", Kind::Table(&TENANTS), "{}", "How the tenant of a request is found."),
+        Key::default("services", Kind::Map(&SERVICE, &Kind::Table(&SERVICE_TABLE)), "{}", "Services by name."),
+    ],
+);
+
+static PROXY: Table = Table::new(
+    "Where requests come in, and their limits.",
+    &[
+        Key::default(
+            "listen",
+            Kind::List(&Kind::Text(&ADDRESS), 0),
+            "[]",
+            "Addresses for HTTP/1.1 and h2c. At least one of listen and tls is needed. Port 0 is any free port.",
+        ),
+        Key::default("threads", Kind::Integer(0, 1024), "0", "Threads that serve requests; 0: one per core."),
+        Key::default("tls", Kind::List(&Kind::Table(&TLS), 0), "[]", "Addresses for HTTP/1.1 and h2 over TLS."),
+        Key::default(
+            "trusted",
+            Kind::List(&Kind::Text(&NETWORK), 0),
+            "[]",
+            "Addresses and networks of proxies in front whose x-forwarded-… and tenant headers are believed.",
+        ),
+        Key::default("limits", Kind::Table(&LIMITS), "{}", "What a client may use up."),
+        Key::default("access_log", Kind::Table(&ACCESS_LOG), "{}", "One line for each request."),
+        Key::default(
+            "drain_timeout",
+            Kind::Duration(ms(0), hours(24)),
+            "\"30s\"",
+            "How long requests in flight may finish after SIGTERM.",
+        ),
+        Key::default(
+            "ready_delay",
+            Kind::Duration(ms(0), hours(1)),
+            "\"0s\"",
+            "How long /readyz answers 503 before the listeners close, so that load balancers look away first.",
+        ),
+        Key::optional(
+            "cookie_secret",
+            Kind::Text(&COOKIE_SECRET),
+            "made at the first start and kept in the store",
+            "Signs the cookies that the proxy issues; the same on all nodes.",
+        ),
+        Key::default(
+            "upstream_keepalive",
+            Kind::Integer(0, 1_000_000),
+            "1024",
+            "Unused connections to endpoints that are kept open, all endpoints together.",
+        ),
+    ],
+);
+
+static TLS: Table = Table::new(
+    "An address for HTTP/1.1 and h2 over TLS.",
+    &[
+        Key::required("listen", Kind::Text(&ADDRESS), "The address. Port 0 is any free port."),
+        Key::required(
+            "certificates",
+            Kind::List(&Kind::Table(&CERTIFICATE), 1),
+            "Certificates, chosen by the name that the client asks for; the first when none fits.",
+        ),
+        Key::optional(
+            "client_ca",
+            Kind::Text(&FILE),
+            "clients need no certificate",
+            "PEM file of the authorities of which clients must have a certificate.",
+        ),
+    ],
+);
+
+static CERTIFICATE: Table = Table::new(
+    "A certificate and its key, read again when the files change.",
+    &[
+        Key::required("cert", Kind::Text(&FILE), "PEM file with the certificate, then its chain."),
+        Key::required("key", Kind::Text(&FILE), "PEM file with the private key."),
+    ],
+);
+
+static LIMITS: Table = Table::new(
+    "What a client may use up.",
+    &[
+        Key::default("header_size", Kind::Size(1 << 10, 1 << 20), "\"64KiB\"", "Largest request head."),
+        Key::default("headers", Kind::Integer(1, 256), "100", "Most headers of a request."),
+        Key::default(
+            "header_timeout",
+            Kind::Duration(ms(100), hours(1)),
+            "\"10s\"",
+            "How long a client may take for the request head, the TLS handshake included.",
+        ),
+        Key::default(
+            "body_size",
+            Kind::Size(0, 1 << 50),
+            "\"1GiB\"",
+            "Largest request body; 0: any. A service may have its own body_limit.",
+        ),
+        Key::default(
+            "body_timeout",
+            Kind::Duration(ms(100), hours(24)),
+            "\"30s\"",
+            "Longest pause between two parts of a request body.",
+        ),
+        Key::default("connections", Kind::Integer(1, 10_000_000), "20000", "Most client connections at a time."),
+        Key::default(
+            "keepalive_timeout",
+            Kind::Duration(ms(100), hours(24)),
+            "\"75s\"",
+            "How long an unused client connection stays open.",
+        ),
+        Key::default(
+            "keepalive_requests",
+            Kind::Integer(0, 4_294_967_295),
+            "10000",
+            "Requests after which a client connection is closed; 0: never.",
+        ),
+        Key::default(
+            "write_timeout",
+            Kind::Duration(ms(100), hours(24)),
+            "\"30s\"",
+            "How long a client may take nothing of the answer.",
+        ),
+        Key::default(
+            "h2_streams",
+            Kind::Integer(1, 10_000),
+            "32",
+            "Requests that one HTTP/2 connection may have open at a time.",
+        ),
+        Key::optional(
+            "request_timeout",
+            Kind::Duration(ms(100), hours(24 * 30)),
+            "no limit",
+            "Longest time of a whole request, streams and WebSockets included.",
+        ),
+    ],
+);
+
+static ACCESS_LOG: Table = Table::new(
+    "One line of JSON for each request.",
+    &[
+        Key::default("enabled", Kind::Bool, "false", "Whether it is written."),
+        Key::optional("path", Kind::Text(&FILE), "standard output", "File to which lines are added."),
+        Key::default(
+            "queue",
+            Kind::Integer(1, 10_000_000),
+            "10000",
+            "Lines that may wait to be written; more are dropped and counted.",
+        ),
+    ],
+);
+
+static ADMIN: Table = Table::new(
+    "The admin API and the dashboard.",
+    &[
+        Key::default(
+            "listen",
+            Kind::Text(&ADDRESS_OR_OFF),
+            "\"127.0.0.1:9900\"",
+            "The address; \"off\": none. Without tokens only loopback is allowed. Port 0 is any free port.",
+        ),
+        Key::default(
+            "tokens",
+            Kind::List(&Kind::Table(&TOKEN), 0),
+            "[]",
+            "Who may use the API. Without tokens everyone on this machine may do everything.",
+        ),
+        Key::default(
+            "allowed_hosts",
+            Kind::List(&Kind::Text(&HOST_PORT), 0),
+            "[]",
+            "Further values of the host header. Allowed anyway: the address itself, localhost, 127.0.0.1 and [::1].",
+        ),
+        Key::default("body_size", Kind::Size(1 << 10, 1 << 30), "\"1MiB\"", "Largest body of a request."),
+    ],
+);
+
+static TOKEN: Table = Table::new(
+    "A token of the admin API. The file holds only its hash.",
+    &[
+        Key::required("name", Kind::Text(&TEXT), "Who it belongs to; stands in the history as the author of changes."),
+        Key::required(
+            "role",
+            Kind::Choice(&["viewer", "operator", "admin"]),
+            "viewer: reads. operator: also changes splits, pins and rollouts. admin: also versions and snapshots.",
+        ),
+        Key::required("sha256", Kind::Text(&SHA256), "SHA-256 of the token in hexadecimal."),
+    ],
+);
+
+static STORE: Table = Table::new(
+    "Where the state of the services is kept.",
+    &[
+        Key::default("path", Kind::Text(&FILE), "\"switchback.db\"", "The database, seen from the folder of this file."),
+        Key::default(
+            "last_good",
+            Kind::Bool,
+            "true",
+            "Whether the last good state is kept beside the database, to start with when the database is broken.",
+        ),
+        Key::optional("etcd", Kind::Later("path, which keeps the state in a file"), "", "Addresses of etcd."),
+        Key::optional("prefix", Kind::Later("path, which keeps the state in a file"), "", "Prefix of keys in etcd."),
+    ],
+);
+
+static METRICS: Table = Table::new(
+    "How much is counted by tenant.",
+    &[
+        Key::default(
+            "tenants",
+            Kind::Integer(0, 10_000),
+            "20",
+            "How many of the busiest and of the worst tenants have metrics of their own; the rest is \"_other\".",
+        ),
+        Key::default(
+            "tracked_tenants",
+            Kind::Integer(1, 10_000_000),
+            "50000",
+            "Tenants that are counted one by one; more share one count.",
+        ),
+    ],
+);
+

@@ -1,0 +1,359 @@
+//! The table of keys, second half: tenants, services, versions and guards.
+
+use super::formats::{
+    COOKIE, ENDPOINT, FILE, GROUP, HEADER, HEADER_VALUE, HOST, HOST_PATTERN, HOST_PORT, METHOD, PATH, SECRET, TARGET,
+    TENANT, TENANT_HOST, TENANT_PATH, TEXT, VERSION, VISIBLE_SECRET,
+};
+use super::kinds::{Key, Kind, Table, hours, ms, secs};
+
+/// The algorithms of signatures that are known.
+pub(super) const ALGORITHMS: &[&str] = &[
+    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA",
+];
+
+pub(super) static TENANTS: Table = Table::new(
+    "How the tenant of a request is found.",
+    &[
+        Key::default(
+            "identify",
+            Kind::List(&Kind::Table(&IDENTIFY), 0),
+            "[]",
+            "Places where a tenant can be named; the first that names one wins.",
+        ),
+        Key::default(
+            "conflict",
+            Kind::Choice(&["first", "reject"]),
+            "\"first\"",
+            "When two places name different tenants: the first wins, or the request is refused with 400.",
+        ),
+        Key::default(
+            "unknown",
+            Kind::Choice(&["default", "reject"]),
+            "\"default\"",
+            "Requests without a tenant: follow the service's split, or are refused with 404.",
+        ),
+        Key::default(
+            "groups",
+            Kind::Map(&GROUP, &Kind::List(&Kind::Text(&TENANT), 0)),
+            "{}",
+            "Tenants by group; a group can have a split and a pin of its own.",
+        ),
+    ],
+);
+
+static IDENTIFY: Table = Table::new(
+    "A place where a tenant can be named.",
+    &[
+        Key::optional("host", Kind::Text(&TENANT_HOST), "", "Host with {tenant}."),
+        Key::optional("header", Kind::Text(&HEADER), "", "Request header."),
+        Key::default("trusted", Kind::Bool, "false", "Believe the header only from proxy.trusted.").with("header"),
+        Key::optional("path", Kind::Text(&TENANT_PATH), "", "Path that ends with {tenant}."),
+        Key::default(
+            "strip",
+            Kind::Bool,
+            "false",
+            "Remove this part of the path before services are matched and requests forwarded.",
+        )
+        .with("path"),
+        Key::optional("jwt", Kind::Table(&JWT), "", "Claim of a signed JSON Web Token in authorization: Bearer."),
+    ],
+)
+.one_of(&["host", "header", "path", "jwt"]);
+
+static JWT: Table = Table::new(
+    "How a token is checked.",
+    &[
+        Key::default("claim", Kind::Text(&TEXT), "\"tenant\"", "Claim that holds the tenant."),
+        Key::optional("issuer", Kind::Text(&TEXT), "any issuer", "Issuer that tokens must have."),
+        Key::optional("audience", Kind::Text(&TEXT), "any audience", "Audience that tokens must have."),
+        Key::required("keys", Kind::List(&Kind::Table(&JWT_KEY), 1), "Keys by which tokens may be signed."),
+    ],
+);
+
+static JWT_KEY: Table = Table::new(
+    "A key by which tokens may be signed.",
+    &[
+        Key::optional("id", Kind::Text(&TEXT), "the key is tried for every token", "Key id (kid) of the tokens."),
+        Key::required("algorithm", Kind::Choice(ALGORITHMS), "The only algorithm that is accepted with this key."),
+        Key::optional("file", Kind::Text(&FILE), "", "PEM file with the public key."),
+        Key::optional("secret", Kind::Text(&SECRET), "", "Shared secret, for HS256, HS384 and HS512."),
+    ],
+)
+.one_of(&["file", "secret"]);
+
+pub(super) static SERVICE_TABLE: Table = Table::new(
+    "A service that exists in several versions.",
+    &[
+        Key::required(
+            "match",
+            Kind::List(&Kind::Table(&MATCH), 1),
+            "Requests that belong to it: any of these rules. The most specific rule of all services wins.",
+        ),
+        Key::default(
+            "sticky",
+            Kind::List(&Kind::Table(&STICKY), 0),
+            "[]",
+            "What keeps a user on one version: the first that is present. Empty: every request is drawn afresh.",
+        ),
+        Key::required("baseline", Kind::Text(&VERSION), "The version that is trusted: traffic goes back to it."),
+        Key::optional(
+            "split",
+            Kind::Map(&VERSION, &Kind::Percent),
+            "100 % on the baseline",
+            "Share of each version in percent when the store does not know the service yet; adds up to 100.",
+        ),
+        Key::optional(
+            "salt",
+            Kind::Text(&TEXT),
+            "each service shuffles its keys in its own way",
+            "Services with the same salt give a user versions at the same place of their splits.",
+        ),
+        Key::optional("choose", Kind::Table(&CHOOSE), "nobody may choose", "How testers may choose a version."),
+        Key::default("rescue", Kind::Bool, "false", "Not part of this release; has no effect."),
+        Key::default("headers", Kind::Table(&HEADERS), "{}", "Headers that are added on the way."),
+        Key::default(
+            "retries",
+            Kind::Integer(0, 5),
+            "1",
+            "How often a request goes to another endpoint of its version when the first took nothing of it.",
+        ),
+        Key::optional(
+            "body_limit",
+            Kind::Size(0, 1 << 50),
+            "proxy.limits.body_size",
+            "Largest request body; 0: any.",
+        ),
+        Key::required("versions", Kind::Map(&VERSION, &Kind::Table(&VERSION_TABLE)), "Versions by name."),
+        Key::default("guard", Kind::Table(&GUARD), "{}", "When traffic is shifted back to the baseline."),
+    ],
+);
+
+static MATCH: Table = Table::new(
+    "A rule: all that is given must hold.",
+    &[
+        Key::optional("host", Kind::Text(&HOST_PATTERN), "any host", "Host; \"*.\" stands for one or more labels."),
+        Key::optional("path", Kind::Text(&PATH), "any path", "Beginning of the path, up to a slash or the end."),
+        Key::optional(
+            "header",
+            Kind::Either(&Kind::Text(&HEADER), &Kind::Map(&HEADER, &Kind::Text(&HEADER_VALUE))),
+            "any headers",
+            "A header that must be there, or headers with the value that each must have.",
+        ),
+        Key::optional(
+            "method",
+            Kind::Either(&Kind::Text(&METHOD), &Kind::List(&Kind::Text(&METHOD), 1)),
+            "any method",
+            "The method, or the methods of which one must be used.",
+        ),
+    ],
+)
+.any_of(&["host", "path", "header", "method"]);
+
+static STICKY: Table = Table::new(
+    "What keeps a user on one version.",
+    &[
+        Key::optional("header", Kind::Text(&HEADER), "", "Request header."),
+        Key::optional("cookie", Kind::Text(&COOKIE), "", "Cookie of the application, or of the proxy with issue."),
+        Key::default("issue", Kind::Bool, "false", "The proxy sets the cookie, signed, for clients without it.")
+            .with("cookie"),
+        Key::default(
+            "max_age",
+            Kind::Duration(secs(60), hours(24 * 400)),
+            "\"30d\"",
+            "How long clients keep the cookie that the proxy sets.",
+        )
+        .with("issue"),
+        Key::optional("address", Kind::Mark, "", "Address of the client."),
+        Key::optional("tenant", Kind::Mark, "", "The tenant: all its users stay together. Stands alone."),
+    ],
+)
+.one_of(&["header", "cookie", "address", "tenant"]);
+
+static CHOOSE: Table = Table::new(
+    "How testers may choose a version: from proxy.trusted, or with the secret as VERSION:SECRET.",
+    &[
+        Key::optional("header", Kind::Text(&HEADER), "not by header", "Header that names the version."),
+        Key::optional("cookie", Kind::Text(&COOKIE), "not by cookie", "Cookie that names the version."),
+        Key::optional(
+            "secret",
+            Kind::Text(&VISIBLE_SECRET),
+            "only from proxy.trusted",
+            "Secret that others must add.",
+        ),
+    ],
+)
+.any_of(&["header", "cookie"]);
+
+static HEADERS: Table = Table::new(
+    "Headers that are added on the way.",
+    &[
+        Key::default("version", Kind::Bool, "true", "x-switchback-version towards clients."),
+        Key::default("server_timing", Kind::Bool, "false", "server-timing towards clients."),
+        Key::default("forwarded", Kind::Bool, "false", "forwarded (RFC 7239) towards endpoints."),
+    ],
+);
+
+pub(super) static VERSION_TABLE: Table = Table::new(
+    "A release of the service.",
+    &[
+        Key::required(
+            "endpoints",
+            Kind::List(&Kind::Text(&ENDPOINT), 1),
+            "Addresses host:port; a host may contain {tenant}.",
+        ),
+        Key::optional(
+            "health",
+            Kind::Table(&HEALTH),
+            "endpoints count as healthy until requests fail to connect",
+            "Active checks of the endpoints.",
+        ),
+        Key::default("timeouts", Kind::Table(&TIMEOUTS), "{}", "Deadlines towards the endpoints."),
+        Key::optional(
+            "path",
+            Kind::Text(&PATH),
+            "the split alone decides",
+            "Beginning of the path that selects this version whatever the split says.",
+        ),
+        Key::optional(
+            "rewrite",
+            Kind::Table(&REWRITE),
+            "paths stay as they are",
+            "Replaces the beginning of the path on the way to the endpoints.",
+        ),
+        Key::default("http2", Kind::Bool, "false", "Speak HTTP/2 to the endpoints; gRPC needs it."),
+        Key::optional("tls", Kind::Table(&UPSTREAM_TLS), "no TLS", "Speak TLS to the endpoints."),
+        Key::optional(
+            "host",
+            Kind::Text(&HOST_PORT),
+            "what the client said",
+            "What the host header says towards the endpoints.",
+        ),
+    ],
+);
+
+static HEALTH: Table = Table::new(
+    "Active checks of the endpoints.",
+    &[
+        Key::optional(
+            "path",
+            Kind::Text(&TARGET),
+            "a TCP connection is enough",
+            "Path that must answer with 2xx.",
+        ),
+        Key::default("interval", Kind::Duration(ms(100), hours(1)), "\"2s\"", "Time between two checks."),
+        Key::default("timeout", Kind::Duration(ms(10), hours(1)), "\"1s\"", "How long an answer may take."),
+        Key::default(
+            "healthy_after",
+            Kind::Integer(1, 100),
+            "2",
+            "Good checks in a row until an endpoint is used again.",
+        ),
+        Key::default(
+            "unhealthy_after",
+            Kind::Integer(1, 100),
+            "3",
+            "Failed checks in a row until an endpoint is left out.",
+        ),
+    ],
+);
+
+static TIMEOUTS: Table = Table::new(
+    "Deadlines towards the endpoints.",
+    &[
+        Key::default("connect", Kind::Duration(ms(1), hours(1)), "\"1s\"", "Until a connection stands, TLS included."),
+        Key::default("response", Kind::Duration(ms(1), hours(24)), "\"30s\"", "Until the first byte of the answer."),
+        Key::default("idle", Kind::Duration(ms(1), hours(24)), "\"1m\"", "Between two reads or writes of a body."),
+        Key::default(
+            "stream",
+            Kind::Duration(ms(1), hours(24 * 30)),
+            "\"1h\"",
+            "The same for WebSocket, server-sent events and gRPC.",
+        ),
+        Key::default(
+            "keepalive",
+            Kind::Duration(ms(1), hours(24)),
+            "\"30s\"",
+            "How long an unused connection is kept; stay below the endpoint's own keep-alive.",
+        ),
+    ],
+);
+
+static REWRITE: Table = Table::new(
+    "Replaces the beginning of the path at slashes.",
+    &[
+        Key::required("from", Kind::Text(&PATH), "What is replaced."),
+        Key::required("to", Kind::Text(&PATH), "What stands there instead."),
+    ],
+);
+
+static UPSTREAM_TLS: Table = Table::new(
+    "TLS towards the endpoints.",
+    &[
+        Key::optional("server_name", Kind::Text(&HOST), "the endpoint's host", "Name that the certificate must have."),
+        Key::default("verify", Kind::Bool, "true", "Off only for test set-ups: any certificate is accepted."),
+    ],
+);
+
+static GUARD: Table = Table::new(
+    "When traffic is shifted back to the baseline.",
+    &[
+        Key::default("enabled", Kind::Bool, "true", "Off: nothing is judged and nothing shifted back."),
+        Key::default("tolerance", Kind::Table(&TOLERANCE), "{}", "Differences that do not matter."),
+        Key::default("ceiling", Kind::Percent, "5", "Share of failures that breaks the service's objective."),
+        Key::default(
+            "patience",
+            Kind::Duration(ms(100), secs(15)),
+            "\"1s\"",
+            "What happens within this time counts as one hiccup: three to four of them in a row shift traffic back.",
+        ),
+        Key::default(
+            "error_probability",
+            Kind::Number(1e-9, 0.05),
+            "0.0001",
+            "Probability that a version as good as the baseline is ever shifted back, per attempt and hour.",
+        ),
+        Key::default("latency", Kind::Bool, "true", "Whether slow answers count."),
+        Key::default(
+            "latency_tolerance",
+            Kind::Number(1.0, 10.0),
+            "1.05",
+            "An answer is slow when it takes longer than the baseline's percentile times this.",
+        ),
+        Key::default("client_errors", Kind::Bool, "false", "Whether answers of 4xx count as failures."),
+        Key::default("brake", Kind::Bool, "true", "Hold the share back while evidence is being confirmed."),
+        Key::default("fleet", Kind::Bool, "true", "Judge all tenants together as well."),
+        Key::default(
+            "health",
+            Kind::Bool,
+            "true",
+            "Shift back a version without any healthy endpoint while the baseline has one.",
+        ),
+        Key::optional("max_error_rate", Kind::Percent, "no limit", "Plain limit: share of failures in the window."),
+        Key::optional(
+            "max_p99",
+            Kind::Duration(ms(1), hours(1)),
+            "no limit",
+            "Plain limit: 99th percentile of latency in the window.",
+        ),
+        Key::default(
+            "min_requests",
+            Kind::Integer(1, 1_000_000_000),
+            "100",
+            "Requests that the window must hold before a plain limit counts.",
+        ),
+        Key::default("window", Kind::Duration(secs(1), hours(1)), "\"1m\"", "The time that plain limits look at."),
+    ],
+);
+
+static TOLERANCE: Table = Table::new(
+    "Differences that do not matter.",
+    &[
+        Key::default(
+            "ratio",
+            Kind::Number(1.0, 10.0),
+            "1.1",
+            "A version may fail this many times as often as the baseline, …",
+        ),
+        Key::default("difference", Kind::Percent, "0.05", "… plus this share of its requests, in percent."),
+    ],
+);

@@ -1,0 +1,250 @@
+//! The checked settings of the process. Whoever holds them need not look at them twice.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::model::Structure;
+
+/// Everything that a configuration file says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// The file.
+    pub file: PathBuf,
+    /// Where requests come in, and their limits.
+    pub proxy: ProxySettings,
+    /// The admin API.
+    pub admin: AdminSettings,
+    /// Where the state is kept.
+    pub store: StoreSettings,
+    /// How much is counted by tenant.
+    pub metrics: MetricsSettings,
+    /// Tenants and services.
+    pub structure: Structure,
+    /// What is allowed but hardly meant, as `key: why`; worth a line in the log.
+    pub warnings: Vec<String>,
+}
+
+/// Where requests come in, and their limits.
+#[derive(Clone, PartialEq)]
+pub struct ProxySettings {
+    /// Addresses for HTTP/1.1 and h2c. Port 0 is any free port.
+    pub listen: Vec<SocketAddr>,
+    /// Threads that serve requests, 0 to 1024; 0: one per core.
+    pub threads: usize,
+    /// Addresses for TLS.
+    pub tls: Vec<TlsListener>,
+    /// Addresses whose forwarded and tenant headers are believed.
+    pub trusted: Vec<ipnet::IpNet>,
+    /// What a client may use up.
+    pub limits: Limits,
+    /// One line for each request.
+    pub access_log: AccessLog,
+    /// How long requests in flight may finish after SIGTERM, 0 to 1 day.
+    pub drain_timeout: Duration,
+    /// How long `/readyz` answers 503 before the listeners close, 0 to 1 h.
+    pub ready_delay: Duration,
+    /// Signs issued cookies, at least 32 characters; none: made at the first start and kept in the store.
+    pub cookie_secret: Option<String>,
+    /// Unused connections to endpoints that are kept open, all endpoints together.
+    pub upstream_keepalive: usize,
+}
+
+impl Default for ProxySettings {
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            threads: 0,
+            tls: Vec::new(),
+            trusted: Vec::new(),
+            limits: Limits::default(),
+            access_log: AccessLog::default(),
+            drain_timeout: Duration::from_secs(30),
+            ready_delay: Duration::ZERO,
+            cookie_secret: None,
+            upstream_keepalive: 1024,
+        }
+    }
+}
+
+impl fmt::Debug for ProxySettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProxySettings")
+            .field("listen", &self.listen)
+            .field("threads", &self.threads)
+            .field("tls", &self.tls)
+            .field("trusted", &self.trusted)
+            .field("limits", &self.limits)
+            .field("access_log", &self.access_log)
+            .field("drain_timeout", &self.drain_timeout)
+            .field("ready_delay", &self.ready_delay)
+            .field("cookie_secret", &self.cookie_secret.as_ref().map(|_| "[secret]"))
+            .field("upstream_keepalive", &self.upstream_keepalive)
+            .finish()
+    }
+}
+
+/// An address for HTTP/1.1 and h2 over TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsListener {
+    /// The address. Port 0 is any free port.
+    pub listen: SocketAddr,
+    /// Certificates, chosen by SNI; the first when none fits. At least one.
+    pub certificates: Vec<CertificateFiles>,
+    /// Authorities of which clients must have a certificate; none: clients need none.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// A certificate and its key in PEM files. Relative paths were joined to the folder of the configuration file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// Certificate, then its chain.
+    pub cert: PathBuf,
+    /// Private key.
+    pub key: PathBuf,
+}
+
+/// What a client may use up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest request head in bytes, 1 KiB to 1 MiB.
+    pub header_size: u64,
+    /// Most headers of a request, 1 to 256.
+    pub headers: usize,
+    /// Time for the request head.
+    pub header_timeout: Duration,
+    /// Largest request body in bytes; none: any.
+    pub body_size: Option<u64>,
+    /// Longest pause between two parts of a request body.
+    pub body_timeout: Duration,
+    /// Most client connections at a time, at least 1.
+    pub connections: usize,
+    /// How long an unused client connection stays open.
+    pub keepalive_timeout: Duration,
+    /// Requests after which a client connection is closed; none: never.
+    pub keepalive_requests: Option<u32>,
+    /// How long a client may take nothing of the answer.
+    pub write_timeout: Duration,
+    /// Requests that one HTTP/2 connection may have open at a time, at least 1.
+    pub h2_streams: u32,
+    /// Longest time of a whole request; none: any.
+    pub request_timeout: Option<Duration>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header_size: 64 << 10,
+            headers: 100,
+            header_timeout: Duration::from_secs(10),
+            body_size: Some(1 << 30),
+            body_timeout: Duration::from_secs(30),
+            connections: 20_000,
+            keepalive_timeout: Duration::from_secs(75),
+            keepalive_requests: Some(10_000),
+            write_timeout: Duration::from_secs(30),
+            h2_streams: 32,
+            request_timeout: None,
+        }
+    }
+}
+
+/// One line for each request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessLog {
+    /// Whether it is written.
+    pub enabled: bool,
+    /// File to which lines are added; none: standard output.
+    pub path: Option<PathBuf>,
+    /// Lines that may wait to be written, at least 1.
+    pub queue: usize,
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        Self { enabled: false, path: None, queue: 10_000 }
+    }
+}
+
+/// The admin API.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdminSettings {
+    /// The address; none: no admin API. Without tokens it is on loopback.
+    pub listen: Option<SocketAddr>,
+    /// Who may use the API; empty: everyone who reaches it.
+    pub tokens: Vec<Token>,
+    /// Further values of the host header, lower case, with or without port.
+    pub allowed_hosts: Vec<String>,
+    /// Largest body of a request in bytes, 1 KiB to 1 GiB.
+    pub body_size: u64,
+}
+
+impl Default for AdminSettings {
+    fn default() -> Self {
+        Self {
+            listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9900))),
+            tokens: Vec::new(),
+            allowed_hosts: Vec::new(),
+            body_size: 1 << 20,
+        }
+    }
+}
+
+/// A token of the admin API.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token {
+    /// Who it belongs to; the author of changes.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// SHA-256 of the token.
+    pub sha256: [u8; 32],
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Token {{ name: {:?}, role: {:?}, sha256: [secret] }}", self.name, self.role)
+    }
+}
+
+/// What a token may do. Each role may do what the one before it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Reads.
+    Viewer,
+    /// Changes splits, pins and rollouts.
+    Operator,
+    /// Changes everything.
+    Admin,
+}
+
+/// Where the state is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreSettings {
+    /// The database. A relative path was joined to the folder of the configuration file.
+    pub path: PathBuf,
+    /// Whether the last good state is kept beside the database.
+    pub last_good: bool,
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        Self { path: PathBuf::from("switchback.db"), last_good: true }
+    }
+}
+
+/// How much is counted by tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetricsSettings {
+    /// How many of the busiest and of the worst tenants have metrics of their own.
+    pub tenants: usize,
+    /// Tenants that are counted one by one, at least 1.
+    pub tracked_tenants: usize,
+}
+
+impl Default for MetricsSettings {
+    fn default() -> Self {
+        Self { tenants: 20, tracked_tenants: 50_000 }
+    }
+}

@@ -1,0 +1,90 @@
+//! The form in which the state is kept: one JSON document for each service and for each tenant with settings of its own.
+
+use super::event::Event;
+use super::names::{ServiceName, TenantName};
+
+/// The format of the documents that this release writes. A newer one is refused, never guessed at.
+pub const DOCUMENT_FORMAT: u32 = 1;
+
+/// One stored document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// Where it belongs.
+    pub key: DocumentKey,
+    /// Revision of the commit that wrote it.
+    pub revision: u64,
+    /// JSON text.
+    pub body: String,
+}
+
+/// Where a document belongs. As text: `service/NAME`, `tenant/SERVICE/TENANT`, `secret/NAME`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DocumentKey {
+    /// A service's live part.
+    Service(ServiceName),
+    /// A tenant's settings within a service.
+    Tenant(ServiceName, TenantName),
+    /// Something the proxy made for itself, such as the key that signs cookies.
+    Secret(String),
+}
+
+impl DocumentKey {
+    /// The key of that text, if it is one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (kind, rest) = text.split_once('/')?;
+        match kind {
+            "service" => ServiceName::new(rest).ok().map(Self::Service),
+            "secret" => Some(Self::Secret(rest.to_owned())),
+            "tenant" => {
+                let (service, tenant) = rest.split_once('/')?;
+                Some(Self::Tenant(ServiceName::new(service).ok()?, TenantName::new(tenant).ok()?))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for DocumentKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Service(service) => write!(f, "service/{service}"),
+            Self::Tenant(service, tenant) => write!(f, "tenant/{service}/{tenant}"),
+            Self::Secret(name) => write!(f, "secret/{name}"),
+        }
+    }
+}
+
+/// What one change writes: all of it or nothing.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Commit {
+    /// The revision that the change was made against; another one in the store makes the commit fail.
+    pub expected: u64,
+    /// The revision after the commit, larger than `expected`.
+    pub revision: u64,
+    /// Documents to write; their revision is that of the commit.
+    pub puts: Vec<(DocumentKey, String)>,
+    /// Documents to remove.
+    pub deletes: Vec<DocumentKey>,
+    /// Events to append; ids continue those of the store.
+    pub events: Vec<Event>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_survive_as_text() {
+        let service = ServiceName::new("accounting").unwrap();
+        let tenant = TenantName::new("eu/acme").unwrap();
+        for key in [
+            DocumentKey::Service(service.clone()),
+            DocumentKey::Tenant(service, tenant),
+            DocumentKey::Secret("cookie".to_owned()),
+        ] {
+            assert_eq!(DocumentKey::parse(&key.to_string()), Some(key));
+        }
+        assert_eq!(DocumentKey::parse("tenant/x"), None);
+        assert_eq!(DocumentKey::parse("other/x"), None);
+    }
+}

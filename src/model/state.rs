@@ -1,0 +1,308 @@
+//! The state: what should be, at one revision. Cheap to copy, so that a change builds the next state beside this one.
+//!
+//! A service's live part is one document; each tenant with settings of its own is another. A rollback of a whole service
+//! does not touch the tenants' documents: it bars the version, and every split set before the bar gives the version's
+//! share to the baseline. That makes going back equally fast for one tenant and for a million.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::document::{DOCUMENT_FORMAT, Document, DocumentKey};
+use super::event::Author;
+use super::names::{GroupName, ServiceName, TenantName, UserName, VersionName};
+use super::share::{BasisPoints, Weights};
+use super::spec::VersionSpec;
+use super::split::{Bucket, RolledBack, Split};
+
+/// Tenants of one service that have settings of their own. A persistent map: the next state shares all but the path to
+/// what changed.
+pub type TenantMap = rpds::HashTrieMapSync<TenantName, Arc<TenantState>>;
+
+/// Everything that is not the process's own settings, at one revision.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    /// Grows with every change. Epochs are revisions.
+    pub revision: u64,
+    /// Services by name.
+    pub services: BTreeMap<ServiceName, Arc<ServiceState>>,
+    /// Tenants by service.
+    pub tenants: BTreeMap<ServiceName, TenantMap>,
+}
+
+/// The live part of one service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceState {
+    /// Format of the document.
+    pub format: u32,
+    /// Revision that last changed this document; its ETag.
+    #[serde(skip)]
+    pub revision: u64,
+    /// Where traffic goes back to.
+    pub baseline: VersionName,
+    /// The service's own split.
+    pub split: Split,
+    /// Splits of groups.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub groups: BTreeMap<GroupName, Split>,
+    /// Pins by kind.
+    #[serde(default, skip_serializing_if = "Pins::is_empty")]
+    pub pins: Pins,
+    /// Versions registered through the admin API.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub versions: BTreeMap<VersionName, Arc<VersionSpec>>,
+    /// Set while automation may not advance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+    /// Versions rolled back for the whole service: splits of an epoch up to the bar's give their share to the baseline.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub bars: BTreeMap<VersionName, Bar>,
+}
+
+/// A version that lost all its traffic in every scope.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bar {
+    /// Splits whose attempt is not newer than this give nothing to the version.
+    pub revision: u64,
+    /// What the rollback left behind.
+    pub rolled_back: RolledBack,
+}
+
+/// A person's word that automation may not advance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Who said so.
+    pub author: Author,
+    /// Why.
+    pub reason: String,
+    /// When, in milliseconds since the Unix epoch.
+    pub since_ms: u64,
+}
+
+/// Pins of a service.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pins {
+    /// By tenant.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tenants: BTreeMap<TenantName, Pin>,
+    /// By user.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub users: BTreeMap<UserName, Pin>,
+    /// By group.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub groups: BTreeMap<GroupName, Pin>,
+}
+
+impl Pins {
+    /// The most pins that one service may have.
+    pub const MAX: usize = 10_000;
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.tenants.len() + self.users.len() + self.groups.len()
+    }
+
+    /// Every pin.
+    pub fn iter(&self) -> impl Iterator<Item = &Pin> {
+        self.tenants.values().chain(self.users.values()).chain(self.groups.values())
+    }
+}
+
+/// "Goes to that version", or "never goes to that version". An exclusion wins over everything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pin {
+    /// Goes to this version, whatever the weights say.
+    Version(VersionName),
+    /// Never goes to this version; the baseline takes its place.
+    Exclude(VersionName),
+}
+
+impl Pin {
+    /// The version that the pin names.
+    pub fn version(&self) -> &VersionName {
+        match self {
+            Self::Version(version) | Self::Exclude(version) => version,
+        }
+    }
+}
+
+/// A tenant's own settings within a service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TenantState {
+    /// Format of the document.
+    pub format: u32,
+    /// Revision that last changed this document; its ETag.
+    #[serde(skip)]
+    pub revision: u64,
+    /// The tenant's own split.
+    pub split: Split,
+}
+
+/// Which part of a service a change or a verdict is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scope {
+    /// The service and everyone without a more specific split.
+    Service,
+    /// A group of tenants.
+    Group(GroupName),
+    /// One tenant.
+    Tenant(TenantName),
+}
+
+impl std::fmt::Display for Scope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Service => f.write_str("service"),
+            Self::Group(group) => write!(f, "group {group}"),
+            Self::Tenant(tenant) => write!(f, "tenant {tenant}"),
+        }
+    }
+}
+
+impl ServiceState {
+    /// A service that begins here.
+    pub fn new(baseline: VersionName, weights: &Weights, salt: u64, revision: u64) -> Self {
+        let split = Split::new(weights, &baseline, salt, revision);
+        Self {
+            format: DOCUMENT_FORMAT,
+            revision,
+            baseline,
+            split,
+            groups: BTreeMap::new(),
+            pins: Pins::default(),
+            versions: BTreeMap::new(),
+            hold: None,
+            bars: BTreeMap::new(),
+        }
+    }
+
+    /// Whether a split gives this version nothing because the version was rolled back for the whole service since.
+    pub fn barred(&self, version: &VersionName, split: &Split) -> Option<&Bar> {
+        if self.bars.is_empty() {
+            return None;
+        }
+        self.bars.get(version).filter(|bar| split.attempt <= bar.revision)
+    }
+
+    /// The version that a split gives a bucket to, bars considered.
+    pub fn version_for<'a>(&'a self, split: &'a Split, bucket: Bucket) -> &'a VersionName {
+        let version = split.version_at(bucket);
+        match self.barred(version, split) {
+            Some(_) => &self.baseline,
+            None => version,
+        }
+    }
+
+    /// The shares that a split comes to, bars considered.
+    pub fn weights_in_effect(&self, split: &Split) -> Weights {
+        let weights = split.weights();
+        if weights.iter().all(|(v, _)| self.barred(v, split).is_none()) {
+            return weights;
+        }
+        let mut points = BTreeMap::<VersionName, u16>::new();
+        for (version, share) in weights.iter() {
+            let owner = if self.barred(version, split).is_some() { &self.baseline } else { version };
+            *points.entry(owner.clone()).or_default() += share.points();
+        }
+        let shares = points.into_iter().map(|(v, p)| (v, BasisPoints::new(p).unwrap_or(BasisPoints::ALL)));
+        Weights::new(shares).unwrap_or_else(|_| Weights::all_on(self.baseline.clone()))
+    }
+}
+
+impl State {
+    /// A service's live part.
+    pub fn service(&self, service: &str) -> Option<&Arc<ServiceState>> {
+        self.services.get(service)
+    }
+
+    /// A tenant's own settings within a service, if it has any.
+    pub fn tenant(&self, service: &str, tenant: &str) -> Option<&Arc<TenantState>> {
+        self.tenants.get(service)?.get(tenant)
+    }
+
+    /// Reads the state back from its documents. Secrets are left to whoever made them.
+    ///
+    /// # Errors
+    /// [`DocumentError`] names the document that cannot be read.
+    pub fn from_documents(revision: u64, documents: &[Document]) -> Result<Self, DocumentError> {
+        let mut state = Self { revision, ..Self::default() };
+        for document in documents {
+            let unreadable = |detail: String| DocumentError { key: document.key.clone(), detail };
+            match &document.key {
+                DocumentKey::Secret(_) => {}
+                DocumentKey::Service(name) => {
+                    let mut service: ServiceState = read(document, unreadable)?;
+                    service.revision = document.revision;
+                    let sound = service.split.is_sound() && service.groups.values().all(Split::is_sound);
+                    check(sound, service.format, unreadable)?;
+                    state.services.insert(name.clone(), Arc::new(service));
+                }
+                DocumentKey::Tenant(name, tenant) => {
+                    let mut own: TenantState = read(document, unreadable)?;
+                    own.revision = document.revision;
+                    check(own.split.is_sound(), own.format, unreadable)?;
+                    let tenants = state.tenants.entry(name.clone()).or_default();
+                    tenants.insert_mut(tenant.clone(), Arc::new(own));
+                }
+            }
+        }
+        Ok(state)
+    }
+
+    /// Every document of the state.
+    pub fn to_documents(&self) -> impl Iterator<Item = Document> + '_ {
+        let services = self.services.iter().map(|(name, service)| Document {
+            key: DocumentKey::Service(name.clone()),
+            revision: service.revision,
+            body: body_of(&**service),
+        });
+        let tenants = self.tenants.iter().flat_map(|(name, tenants)| {
+            tenants.iter().map(|(tenant, own)| Document {
+                key: DocumentKey::Tenant(name.clone(), tenant.clone()),
+                revision: own.revision,
+                body: body_of(&**own),
+            })
+        });
+        services.chain(tenants)
+    }
+}
+
+/// A stored document that this release cannot read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the document {key} cannot be read: {detail}")]
+pub struct DocumentError {
+    /// Which document.
+    pub key: DocumentKey,
+    /// What is wrong with it.
+    pub detail: String,
+}
+
+/// The JSON text of a document.
+pub(super) fn body_of(document: &impl Serialize) -> String {
+    serde_json::to_string(document).expect("documents hold only text, numbers, lists and maps with text keys")
+}
+
+fn read<T: for<'de> Deserialize<'de>>(
+    document: &Document,
+    unreadable: impl Fn(String) -> DocumentError,
+) -> Result<T, DocumentError> {
+    serde_json::from_str(&document.body).map_err(|e| unreadable(e.to_string()))
+}
+
+fn check(sound: bool, format: u32, unreadable: impl Fn(String) -> DocumentError) -> Result<(), DocumentError> {
+    if format > DOCUMENT_FORMAT {
+        let detail = format!("its format is {format}, this release knows formats up to {DOCUMENT_FORMAT}");
+        return Err(unreadable(detail));
+    }
+    if !sound {
+        return Err(unreadable("the slices of a split are not complete".to_owned()));
+    }
+    Ok(())
+}
