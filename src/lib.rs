@@ -1,2 +1,9 @@
 //! x
 pub mod model;
+pub mod config;
+pub mod telemetry;
+pub mod routing;
+pub mod analysis;
+pub mod store;
+pub mod proxy;
+pub mod control;

@@ -43,6 +43,11 @@ impl Ceiling {
         self.channel.add(ANY_SHARE, &SignalCounts { baseline: ArmCounts::default(), canary: counts });
     }
 
+    /// Continues on another axis of time, as if the last request had ended at `now_ms`.
+    pub fn resume(&mut self, now_ms: u64) {
+        self.clock.resume(now_ms);
+    }
+
     /// The evidence, as a logarithm: 0 at the start, the limit counts as broken at `ln 1/alpha`.
     #[must_use]
     pub fn log_evidence(&self) -> f64 {

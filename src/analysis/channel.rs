@@ -55,6 +55,11 @@ impl SlotClock {
         elapsed
     }
 
+    /// Continues the open slot, if there is one, as that of `now_ms` on another axis of time.
+    pub(super) fn resume(&mut self, now_ms: u64) {
+        self.open = self.open.map(|_| now_ms / self.slot_ms);
+    }
+
     /// The number of the open slot; 0 before the first event.
     pub(super) fn current(&self) -> u64 {
         self.open.unwrap_or(0)

@@ -85,6 +85,13 @@ impl Detector {
         }
     }
 
+    /// Continues on another axis of time, on which what was `from_ms` is `now_ms`; see
+    /// [`Comparison::resume`](super::Comparison::resume).
+    pub fn resume(&mut self, from_ms: u64, now_ms: u64) {
+        self.clock.resume(now_ms);
+        self.last_canary_bad_ms = self.last_canary_bad_ms.map(|at| shifted(at, from_ms, now_ms));
+    }
+
     /// The evidence `ln M` against the canary, all signals together. 0 at the start; a rollback at `ln 1/alpha`.
     #[must_use]
     pub fn log_evidence(&self) -> f64 {
@@ -139,6 +146,11 @@ impl Detector {
     fn channel(&self, signal: Signal) -> Option<&Channel> {
         self.channels[signal.index()].as_ref()
     }
+}
+
+/// A time not after `from_ms`, on the axis on which `from_ms` is `now_ms`.
+pub(super) fn shifted(at_ms: u64, from_ms: u64, now_ms: u64) -> u64 {
+    now_ms.saturating_sub(from_ms.saturating_sub(at_ms))
 }
 
 #[cfg(test)]

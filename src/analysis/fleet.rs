@@ -97,6 +97,19 @@ impl Fleet {
         self.channels.iter_mut().flatten().for_each(Channel::renew);
     }
 
+    /// Continues on another axis of time; see [`Comparison::resume`](super::Comparison::resume).
+    pub fn resume(&mut self, now_ms: u64) {
+        let before = self.clock.current();
+        self.clock.resume(now_ms);
+        let slot = self.clock.current();
+        for given in self.given.values_mut().flatten() {
+            if given.slot != before {
+                given.settle(self.log_scope_cap);
+            }
+            given.slot = slot;
+        }
+    }
+
     /// Forgets a scope that no longer exists. What it gave stays given; were it to come back, it could give anew, so
     /// this is not for scopes that are merely rolled back.
     pub fn forget(&mut self, scope: u64) {
@@ -140,18 +153,23 @@ impl Fleet {
 impl Given {
     /// Takes factors in and returns by how much the slot's clipped sum grew.
     fn accept(&mut self, slot: u64, factors: &[f64; MAX_COMPONENTS], log_cap: f64) -> [f64; MAX_COMPONENTS] {
-        let new_slot = self.slot != slot;
-        self.slot = slot;
+        if self.slot != slot {
+            self.settle(log_cap);
+            self.slot = slot;
+        }
         std::array::from_fn(|k| {
-            if new_slot {
-                self.settled[k] += self.pending[k].min(log_cap - self.settled[k]);
-                self.pending[k] = 0.0;
-            }
             let room = log_cap - self.settled[k];
             let before = self.pending[k].min(room);
             self.pending[k] += factors[k];
             self.pending[k].min(room) - before
         })
+    }
+
+    fn settle(&mut self, log_cap: f64) {
+        for (settled, pending) in self.settled.iter_mut().zip(&mut self.pending) {
+            *settled += pending.min(log_cap - *settled);
+            *pending = 0.0;
+        }
     }
 }
 
@@ -169,8 +187,8 @@ mod tests {
         let parameters = Parameters::default();
         let (mut one, mut three) = (Fleet::new(&parameters), Fleet::new(&parameters));
         for second in 0..30 {
-            one.add(second * 1000, 1, 0.1, &errors(90, 0, 10, 10));
-            (1..=3).for_each(|scope| three.add(second * 1000, scope, 0.1, &errors(90, 0, 10, 10)));
+            one.add(second * 1000, 1, 0.1, &errors(9, 0, 1, 1));
+            three.add(second * 1000, second % 3, 0.1, &errors(9, 0, 1, 1));
         }
         assert!(!one.rollback() && one.log_evidence() < 100f64.ln() + 0.1);
         assert!(three.rollback());
@@ -179,6 +197,19 @@ mod tests {
         three.forget(2);
         assert_eq!(three.scopes(), 2);
         assert!(three.rollback(), "what was given stays given");
+    }
+
+    #[test]
+    fn a_slot_that_is_handed_over_is_still_one_slot() {
+        let mut stayed = Fleet::new(&Parameters::default());
+        stayed.add(5_100, 1, 0.1, &errors(0, 0, 5, 5));
+        let mut moved = stayed.clone();
+        moved.resume(1_300);
+        stayed.add(5_200, 1, 0.1, &errors(9, 9, 0, 0));
+        moved.add(1_400, 1, 0.1, &errors(9, 9, 0, 0));
+        assert!((stayed.log_evidence() - moved.log_evidence()).abs() < 1e-12);
+        moved.add(2_000, 1, 0.1, &errors(0, 0, 1, 1));
+        assert!(moved.log_evidence() > stayed.log_evidence(), "the next slot comes a second later, not in an hour");
     }
 
     #[test]
@@ -214,6 +245,8 @@ mod tests {
             }
             whole.add(1000, 7, 0.1, &[(Signal::Error, sum)]);
             prop_assert!((split.log_evidence() - whole.log_evidence()).abs() < 1e-9);
+            split.resume(500);
+            whole.resume(700);
             for fleet in [&mut split, &mut whole] {
                 fleet.add(2000, 7, 0.1, &errors(0, 0, 3, 3));
             }

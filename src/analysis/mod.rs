@@ -13,6 +13,7 @@
 //! that the planner's simulator and the tests can drive it in virtual time. All evidence is in natural logarithms,
 //! because capitals overflow and their logarithms do not.
 
+mod batch;
 mod bet;
 mod ceiling;
 mod channel;
@@ -31,9 +32,10 @@ mod simulation;
 mod split_check;
 mod window;
 
+pub use batch::{Batch, RawCounts};
 pub use bet::{Bet, bet, log_evalue, stake};
 pub use ceiling::Ceiling;
-pub use comparison::{Batch, Comparison, RawCounts};
+pub use comparison::Comparison;
 pub use decision::{Action, Assessment, SignalEvidence, Verdict, decide};
 pub use detector::{Detector, brake_share};
 pub use fleet::{Fleet, ebh};

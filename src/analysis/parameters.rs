@@ -231,7 +231,8 @@ mod tests {
             ..Parameters::default()
         };
         let mistakes = parameters.validate().unwrap_err();
-        for part in ["alpha", "cap", "1 to 4", "above 1", "error signal", "only once", "weight of", "rho", "delta", "together"]
+        for part in
+            ["alpha", "cap", "1 to 4", "above 1", "error signal", "only once", "weight of", "rho", "delta", "together"]
         {
             assert!(mistakes.iter().any(|m| m.contains(part)), "{part} in {mistakes:?}");
         }

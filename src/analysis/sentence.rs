@@ -72,21 +72,17 @@ fn odds(parameters: &Parameters, signal: Signal, short_cut: bool, names: Names<'
 fn wording(signal: Signal) -> Wording {
     match signal {
         Signal::Error => Wording { one: "failure", many: "failures", did: "failed" },
-        Signal::Slow => Wording {
-            one: "slow request",
-            many: "slow requests",
-            did: "took longer than nine in ten usually take",
-        },
+        Signal::Slow => {
+            Wording { one: "slow request", many: "slow requests", did: "took longer than nine in ten usually take" }
+        }
         Signal::VerySlow => Wording {
             one: "very slow request",
             many: "very slow requests",
             did: "took longer than 99 in 100 usually take",
         },
-        Signal::ClientError => Wording {
-            one: "client error (4xx)",
-            many: "client errors (4xx)",
-            did: "were answered with a client error",
-        },
+        Signal::ClientError => {
+            Wording { one: "client error (4xx)", many: "client errors (4xx)", did: "were answered with a client error" }
+        }
     }
 }
 
@@ -203,11 +199,17 @@ mod tests {
         let parameters = Parameters::default();
         let slow = window(Signal::VerySlow, ArmCounts::new(9000, 90), ArmCounts::new(1000, 250), 700.0);
         let text = reason(&slow, &parameters, Signal::VerySlow, false, NAMES);
-        assert!(text.contains("250 of the 340 very slow requests in the last 12 min (25 % of its requests took"), "{text}");
+        assert!(
+            text.contains("250 of the 340 very slow requests in the last 12 min (25 % of its requests took"),
+            "{text}"
+        );
         assert!(text.contains("against 1.0 % on 1.0.0). If it were no worse than 1.0.0 plus 0.05"), "{text}");
         let dead = window(Signal::Error, ArmCounts::new(12, 0), ArmCounts::new(10, 10), 22.0);
         let text = reason(&dead, &parameters, Signal::Error, true, NAMES);
-        assert!(text.contains("produced all 10 failures in the last 22 s (100 % of its requests failed, against 0 %"), "{text}");
+        assert!(
+            text.contains("produced all 10 failures in the last 22 s (100 % of its requests failed, against 0 %"),
+            "{text}"
+        );
         assert!(text.contains("It breaks the limit of 5 % failures while 1.0.0 keeps it"), "{text}");
         assert!(text.contains("once in 100 rollouts"), "{text}");
     }
@@ -231,7 +233,10 @@ mod tests {
         assert_eq!(percent(ArmCounts::new(0, 0)), "0");
         assert_eq!(percent(ArmCounts::new(1000, 99)), "9.9");
         assert_eq!(percent(ArmCounts::new(3, 1)), "33");
-        assert_eq!([shortest(0.1 * 100.0), shortest(0.05), shortest(1.1), shortest(12.34)], ["10", "0.05", "1.1", "12.3"]);
+        assert_eq!(
+            [shortest(0.1 * 100.0), shortest(0.05), shortest(1.1), shortest(12.34)],
+            ["10", "0.05", "1.1", "12.3"]
+        );
         assert_eq!([thousands(10_000.0), thousands(100.0), thousands(1_234_567.0)], ["10,000", "100", "1,234,567"]);
     }
 }

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::detector::shifted;
 use super::signal::{ArmCounts, Signal, SignalCounts};
 
 /// What was counted while one signal's evidence arose.
@@ -44,6 +45,31 @@ pub(super) struct WindowState {
     first_bad_ms: Option<u64>,
 }
 
+impl EvidenceWindow {
+    /// Several scopes' windows of one signal as one, for the reason of a fleet's rollback; `None` for none.
+    #[must_use]
+    pub fn joined(windows: impl IntoIterator<Item = EvidenceWindow>) -> Option<EvidenceWindow> {
+        windows.into_iter().reduce(|mut joined, next| {
+            let (mine, its) = (joined.requests() as f64, next.requests() as f64);
+            if mine + its > 0.0 {
+                joined.share = (joined.share * mine + next.share * its) / (mine + its);
+            }
+            joined.baseline += next.baseline;
+            joined.canary += next.canary;
+            joined.baseline_bad_keys += next.baseline_bad_keys;
+            joined.canary_bad_keys += next.canary_bad_keys;
+            joined.seconds = joined.seconds.max(next.seconds);
+            joined.started_ms = joined.started_ms.min(next.started_ms);
+            joined.first_bad_ms = earlier(joined.first_bad_ms, next.first_bad_ms);
+            joined
+        })
+    }
+
+    fn requests(&self) -> u64 {
+        self.baseline.n + self.canary.n
+    }
+}
+
 impl WindowState {
     pub(super) fn new(now_ms: u64) -> Self {
         Self {
@@ -58,17 +84,25 @@ impl WindowState {
     }
 
     /// `shown` is what people are told, `keys` what the evidence was computed from.
-    pub(super) fn add(&mut self, routed_share: f64, shown: SignalCounts, keys: SignalCounts, first_bad_ms: Option<u64>) {
+    pub(super) fn add(
+        &mut self,
+        routed_share: f64,
+        shown: SignalCounts,
+        keys: SignalCounts,
+        first_bad_ms: Option<u64>,
+    ) {
         let requests = shown.baseline.n + shown.canary.n;
         self.counts += shown;
         self.baseline_bad_keys += keys.baseline.bad;
         self.canary_bad_keys += keys.canary.bad;
         self.weighted_share += routed_share * requests as f64;
         self.requests += requests;
-        self.first_bad_ms = match (self.first_bad_ms, first_bad_ms) {
-            (Some(earlier), Some(now)) => Some(earlier.min(now)),
-            (earlier, now) => earlier.or(now),
-        };
+        self.first_bad_ms = earlier(self.first_bad_ms, first_bad_ms);
+    }
+
+    pub(super) fn resume(&mut self, from_ms: u64, now_ms: u64) {
+        self.started_ms = shifted(self.started_ms, from_ms, now_ms);
+        self.first_bad_ms = self.first_bad_ms.map(|at| shifted(at, from_ms, now_ms));
     }
 
     pub(super) fn at(&self, now_ms: u64, signal: Signal) -> EvidenceWindow {
@@ -83,5 +117,31 @@ impl WindowState {
             started_ms: self.started_ms,
             first_bad_ms: self.first_bad_ms,
         }
+    }
+}
+
+fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    a.into_iter().chain(b).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_of_several_scopes_join() {
+        let window = |share, n, bad, started_ms, first_bad_ms| {
+            let mut state = WindowState::new(started_ms);
+            let counts = SignalCounts::new(n, bad, n, bad);
+            state.add(share, counts, counts, first_bad_ms);
+            state.at(60_000, Signal::Error)
+        };
+        let joined =
+            EvidenceWindow::joined([window(0.1, 30, 2, 20_000, None), window(0.5, 10, 3, 50_000, Some(51_000))]);
+        let joined = joined.expect("two windows");
+        assert_eq!((joined.baseline, joined.canary), (ArmCounts::new(40, 5), ArmCounts::new(40, 5)));
+        assert_eq!((joined.seconds, joined.started_ms, joined.first_bad_ms), (40.0, 20_000, Some(51_000)));
+        assert!((joined.share - 0.2).abs() < 1e-12);
+        assert_eq!(EvidenceWindow::joined([]), None);
     }
 }

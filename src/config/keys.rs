@@ -201,7 +201,12 @@ static TOKEN: Table = Table::new(
 static STORE: Table = Table::new(
     "Where the state of the services is kept.",
     &[
-        Key::default("path", Kind::Text(&FILE), "\"switchback.db\"", "The database, seen from the folder of this file."),
+        Key::default(
+            "path",
+            Kind::Text(&FILE),
+            "\"switchback.db\"",
+            "The database, seen from the folder of this file.",
+        ),
         Key::default(
             "last_good",
             Kind::Bool,
@@ -230,4 +235,3 @@ static METRICS: Table = Table::new(
         ),
     ],
 );
-

@@ -7,9 +7,8 @@ use super::formats::{
 use super::kinds::{Key, Kind, Table, hours, ms, secs};
 
 /// The algorithms of signatures that are known.
-pub(super) const ALGORITHMS: &[&str] = &[
-    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA",
-];
+pub(super) const ALGORITHMS: &[&str] =
+    &["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
 
 pub(super) static TENANTS: Table = Table::new(
     "How the tenant of a request is found.",
@@ -117,12 +116,7 @@ pub(super) static SERVICE_TABLE: Table = Table::new(
             "1",
             "How often a request goes to another endpoint of its version when the first took nothing of it.",
         ),
-        Key::optional(
-            "body_limit",
-            Kind::Size(0, 1 << 50),
-            "proxy.limits.body_size",
-            "Largest request body; 0: any.",
-        ),
+        Key::optional("body_limit", Kind::Size(0, 1 << 50), "proxy.limits.body_size", "Largest request body; 0: any."),
         Key::required("versions", Kind::Map(&VERSION, &Kind::Table(&VERSION_TABLE)), "Versions by name."),
         Key::default("guard", Kind::Table(&GUARD), "{}", "When traffic is shifted back to the baseline."),
     ],
@@ -174,12 +168,7 @@ static CHOOSE: Table = Table::new(
     &[
         Key::optional("header", Kind::Text(&HEADER), "not by header", "Header that names the version."),
         Key::optional("cookie", Kind::Text(&COOKIE), "not by cookie", "Cookie that names the version."),
-        Key::optional(
-            "secret",
-            Kind::Text(&VISIBLE_SECRET),
-            "only from proxy.trusted",
-            "Secret that others must add.",
-        ),
+        Key::optional("secret", Kind::Text(&VISIBLE_SECRET), "only from proxy.trusted", "Secret that others must add."),
     ],
 )
 .any_of(&["header", "cookie"]);
@@ -234,12 +223,7 @@ pub(super) static VERSION_TABLE: Table = Table::new(
 static HEALTH: Table = Table::new(
     "Active checks of the endpoints.",
     &[
-        Key::optional(
-            "path",
-            Kind::Text(&TARGET),
-            "a TCP connection is enough",
-            "Path that must answer with 2xx.",
-        ),
+        Key::optional("path", Kind::Text(&TARGET), "a TCP connection is enough", "Path that must answer with 2xx."),
         Key::default("interval", Kind::Duration(ms(100), hours(1)), "\"2s\"", "Time between two checks."),
         Key::default("timeout", Kind::Duration(ms(10), hours(1)), "\"1s\"", "How long an answer may take."),
         Key::default(

@@ -78,14 +78,22 @@ pub(super) fn from_toml(text: &str, env: &dyn Fn(&str) -> Option<String>) -> (Op
     // complaints about them would only distract.
     let whole = errors.iter().all(|e| e.message() == "duplicate key");
     let mut reader = FromToml { lines, env, mistakes: Vec::new() };
+    let mut places = Vec::with_capacity(errors.len());
     for error in &errors {
         let at = error.span().map_or(text.len(), |span| span.start);
         let (line, column) = reader.lines.place(at);
         let found = error.span().and_then(|span| text.get(span)).unwrap_or_default();
-        let message = match error.message() {
-            "duplicate key" => format!("column {column}: the key {found} stands here for the second time; once is allowed"),
-            message => format!("column {column}: {}", message.trim_end()),
+        let wrong = match error.message() {
+            "duplicate key" => format!("the key {found} stands here for the second time; once is allowed"),
+            message => message.trim_end().to_owned(),
         };
+        places.push((line, column, wrong));
+    }
+    // What follows the first slip of a line is mostly its consequence.
+    places.sort_by_key(|(line, column, _)| (*line, *column));
+    places.dedup_by_key(|(line, _, _)| *line);
+    for (line, column, wrong) in places {
+        let message = format!("column {column}: {wrong}");
         reader.mistakes.push(Mistake { line, key: String::new(), message });
     }
     let root = whole.then(|| Node { line: 1, path: String::new(), value: reader.table(table.get_ref(), "") });
@@ -189,9 +197,12 @@ fn replace_variables(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result
         out.push_str(before);
         let name = from.split_once('}').map(|(name, _)| name);
         let Some(name) = name.filter(|n| is_variable(n)) else {
-            return Err("\"${\" begins no variable; allowed are ${NAME}, and $${ for the characters themselves".to_owned());
+            return Err(
+                "\"${\" begins no variable; allowed are ${NAME}, and $${ for the characters themselves".to_owned()
+            );
         };
-        let value = env(name).ok_or_else(|| format!("the environment variable {name} is not set; set it, or write $${{"))?;
+        let value =
+            env(name).ok_or_else(|| format!("the environment variable {name} is not set; set it, or write $${{"))?;
         out.push_str(&value);
         rest = &from[name.len() + 1..];
     }

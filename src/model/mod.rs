@@ -3,6 +3,7 @@
 //! Nothing here does I/O, reads a clock or draws a random number. Time and randomness come in as parameters, so every
 //! function gives the same answer in every process and in every test.
 
+mod apply;
 mod change;
 mod document;
 mod event;

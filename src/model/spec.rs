@@ -76,7 +76,7 @@ pub struct JwtSpec {
 }
 
 /// A key for checking signatures.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct JwtKey {
     /// Key id as in the token's header.
     pub id: Option<String>,
@@ -84,6 +84,13 @@ pub struct JwtKey {
     pub algorithm: String,
     /// Shared secret, or public key as PEM.
     pub material: Vec<u8>,
+}
+
+impl std::fmt::Debug for JwtKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The material may be a shared secret, and settings end up in logs.
+        write!(f, "JwtKey {{ id: {:?}, algorithm: {:?}, material: [secret] }}", self.id, self.algorithm)
+    }
 }
 
 /// What happens when two sources name different tenants.
@@ -169,7 +176,7 @@ pub enum KeySource {
 }
 
 /// How testers may choose a version; from a trusted address, or with the secret as `VERSION:SECRET`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ChooseSpec {
     /// Header that names the version.
     pub header: Option<http::HeaderName>,
@@ -177,6 +184,14 @@ pub struct ChooseSpec {
     pub cookie: Option<String>,
     /// The secret that others than trusted addresses must add.
     pub secret: Option<String>,
+}
+
+impl std::fmt::Debug for ChooseSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let secret = self.secret.as_ref().map(|_| "[secret]");
+        let Self { header, cookie, .. } = self;
+        write!(f, "ChooseSpec {{ header: {header:?}, cookie: {cookie:?}, secret: {secret:?} }}")
+    }
 }
 
 /// Headers that are added on the way.

@@ -1,0 +1,150 @@
+//! `versions …` and `tenants …`: what a service has.
+
+use serde_json::{Map, Value, json};
+
+use super::{delete, or_nothing, put, receipt, split, text_or_nothing};
+use crate::cli::address::Resource;
+use crate::cli::client::Client;
+use crate::cli::error::CliError;
+use crate::cli::output::{Output, note};
+use crate::cli::table::{Cell, Column, Ink, Look, Table};
+use crate::cli::text::{Fields, percent};
+use crate::cli::verb_args::{RegisterArgs, TenantsVerb, VersionsVerb};
+
+/// Lists, registers or removes versions.
+pub(super) fn versions(client: &Client, output: Output, verb: &VersionsVerb) -> Result<(), CliError> {
+    match verb {
+        VersionsVerb::List { service } => {
+            let document = client.get(&Resource::new(&["services", service]))?;
+            let versions = json!({"service": service, "versions": document.at("versions")});
+            output.show(&versions, |look| version_table(&document, look))
+        }
+        VersionsVerb::Register(args) => {
+            let resource = Resource::new(&["services", &args.service, "versions", &args.version]);
+            let answer = put(client, resource, spec(args), &args.change)?;
+            receipt(output, &answer, &format!("{}: version {} is registered", args.service, args.version))
+        }
+        VersionsVerb::Remove { service, version, change } => {
+            let answer = delete(client, Resource::new(&["services", service, "versions", version]), change)?;
+            receipt(output, &answer, &format!("{service}: version {version} is removed"))
+        }
+    }
+}
+
+/// Lists tenants with a split of their own.
+pub(super) fn tenants(client: &Client, output: Output, verb: &TenantsVerb) -> Result<(), CliError> {
+    let TenantsVerb::List { service, search, after, limit } = verb;
+    let resource = Resource::new(&["services", service, "tenants"])
+        .with("after", after.as_ref())
+        .with("limit", *limit)
+        .with("search", search.as_ref());
+    let document = client.get(&resource)?;
+    output.show(&document, |look| split::tenants(&document, look))?;
+    if let Some(next) = document.text("next") {
+        note(&format!("there are more: --after {next}"));
+    }
+    Ok(())
+}
+
+/// The fields of the version as the configuration has them; only those that were given.
+fn spec(args: &RegisterArgs) -> Value {
+    let endpoints: Vec<String> = args.endpoints.iter().map(ToString::to_string).collect();
+    let mut spec = Map::new();
+    spec.insert("endpoints".to_owned(), json!(endpoints));
+    let health = given([("path", &args.health_path), ("interval", &args.health_interval)]);
+    let timeouts =
+        given([("connect", &args.connect_timeout), ("response", &args.response_timeout), ("idle", &args.idle_timeout)]);
+    for (key, table) in [("health", health), ("timeouts", timeouts)] {
+        if !table.is_empty() {
+            spec.insert(key.to_owned(), Value::Object(table));
+        }
+    }
+    spec.extend(given([("path", &args.path), ("host", &args.host)]));
+    if let Some((from, to)) = &args.rewrite {
+        spec.insert("rewrite".to_owned(), json!({"from": from, "to": to}));
+    }
+    if args.http2 {
+        spec.insert("http2".to_owned(), json!(true));
+    }
+    if args.tls {
+        spec.insert("tls".to_owned(), Value::Object(given([("server_name", &args.tls_server_name)])));
+    }
+    Value::Object(spec)
+}
+
+fn given<const N: usize>(fields: [(&str, &Option<String>); N]) -> Map<String, Value> {
+    let field = |(key, value): (&str, &Option<String>)| Some((key.to_owned(), json!(value.as_ref()?)));
+    fields.into_iter().filter_map(field).collect()
+}
+
+/// The versions of a service with their endpoints.
+pub(super) fn version_table(service: &Value, look: Look) -> String {
+    let mut table = Table::new([
+        Column::Left("VERSION"),
+        Column::Left("ROLE"),
+        Column::Right("SHARE"),
+        Column::Left("HEALTHY"),
+        Column::Left("FROM"),
+        Column::Text("ENDPOINTS"),
+    ]);
+    for version in service.list("versions") {
+        let role = match version.text("role").as_deref() {
+            Some("canary") => Cell::new(Ink::Canary, "canary"),
+            Some("baseline") => Cell::new(Ink::Base, "baseline"),
+            Some(other) => other.into(),
+            None => "".into(),
+        };
+        let endpoints = version.list("endpoints");
+        let up = endpoints.iter().filter(|e| e.is("healthy") && !e.is("ejected")).count();
+        table.row([
+            text_or_nothing(version, "name").into(),
+            role,
+            or_nothing(version.number("share"), percent).into(),
+            up_of_all(up as u64, endpoints.len() as u64),
+            text_or_nothing(version, "source").into(),
+            endpoints.iter().map(endpoint).collect::<Vec<_>>().join(", ").into(),
+        ]);
+    }
+    table.render(look)
+}
+
+fn endpoint(endpoint: &Value) -> String {
+    let address = text_or_nothing(endpoint, "address");
+    match (endpoint.is("healthy"), endpoint.is("ejected")) {
+        (_, true) => format!("{address} (left out)"),
+        (false, false) => format!("{address} (down)"),
+        (true, false) => address,
+    }
+}
+
+/// `2/2`, coloured by whether all are up.
+pub(super) fn up_of_all(up: u64, all: u64) -> Cell {
+    let ink = match up {
+        up if up == all => Ink::Good,
+        0 => Ink::Bad,
+        _ => Ink::Warn,
+    };
+    Cell::new(ink, format!("{up}/{all}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_show_which_endpoints_are_down() {
+        let service = json!({"versions": [
+            {"name": "1.0.0", "role": "baseline", "share": 100, "source": "file", "endpoints": [
+                {"address": "a:1", "healthy": true, "ejected": false},
+                {"address": "b:1", "healthy": false, "ejected": false},
+                {"address": "c:1", "healthy": true, "ejected": true}]},
+            {"name": "2.0.0", "role": "idle", "share": 0, "source": "api", "endpoints": []},
+        ]});
+        let expected = "\
+VERSION  ROLE      SHARE  HEALTHY  FROM  ENDPOINTS
+1.0.0    baseline  100 %  1/3      file  a:1, b:1 (down), c:1 (left out)
+2.0.0    idle        0 %  0/0      api
+";
+        assert_eq!(version_table(&service, Look::default()), expected);
+    }
+}

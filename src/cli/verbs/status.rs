@@ -1,0 +1,144 @@
+//! `status` and `status -w`: how the proxy and its services stand.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::services::summary_table;
+use super::text_or_nothing;
+use crate::cli::address::Resource;
+use crate::cli::args::Format;
+use crate::cli::client::Client;
+use crate::cli::error::{CliError, with_causes};
+use crate::cli::output::{Output, note, write};
+use crate::cli::table::{Ink, Look};
+use crate::cli::text::{Fields, clean, counted, span};
+use crate::cli::verb_args::StatusArgs;
+use crate::cli::watch::until_interrupted;
+
+/// Shows the status once, or again and again.
+pub(super) fn status(client: &Client, output: Output, args: &StatusArgs) -> Result<(), CliError> {
+    let document = client.get(&resource())?;
+    if !args.watch {
+        return output.show(&document, |look| people(&document, look));
+    }
+    let (client, interval) = (client.clone(), args.interval);
+    until_interrupted(output, move || watch(&client, output, interval, document))
+}
+
+fn resource() -> Resource {
+    Resource::new(&["status"])
+}
+
+/// Goes on when the server is away for a while: that is when one watches.
+fn watch(client: &Client, output: Output, interval: Duration, first: Value) -> Result<(), CliError> {
+    let redraws = output.is_terminal() && output.format() == Format::Table;
+    if redraws {
+        write("\x1b[2J")?;
+    }
+    let mut document = first;
+    let mut trouble: Option<String> = None;
+    loop {
+        match (&trouble, redraws) {
+            (_, true) => draw(output.measured(), &document, trouble.as_deref())?,
+            (Some(trouble), false) => note(trouble),
+            (None, false) => output.show_one(&document, |look| format!("{}\n", people(&document, look)))?,
+        }
+        std::thread::sleep(interval);
+        trouble = match client.get(&resource()) {
+            Ok(next) => {
+                document = next;
+                None
+            }
+            Err(e) if e.may_pass() => Some(with_causes(&e).lines().next().unwrap_or_default().to_owned()),
+            Err(e) => return Err(e),
+        };
+    }
+}
+
+fn draw(output: Output, document: &Value, trouble: Option<&str>) -> Result<(), CliError> {
+    let look = output.look();
+    let mut text = people(document, look);
+    if let Some(trouble) = trouble {
+        let line = look.paint(Ink::Bad, &format!("what follows is old: {trouble}"));
+        text = format!("{line}\n{text}");
+    }
+    write(&picture(&text, output.rows()))
+}
+
+/// A picture over the last one: from the top, each line cleared to its end, then everything below. Nothing is blank in
+/// between, so nothing flickers; terminals that can hold a picture back until it is whole are told to.
+fn picture(text: &str, rows: Option<usize>) -> String {
+    let rows = rows.unwrap_or(usize::MAX).saturating_sub(1).max(1);
+    let mut picture = "\x1b[?2026h\x1b[H".to_owned();
+    for line in text.lines().take(rows) {
+        picture.push_str(line);
+        picture.push_str("\x1b[K\r\n");
+    }
+    picture.push_str("\x1b[J\x1b[?2026l");
+    picture
+}
+
+/// The process in two lines, then its services, then what to look at.
+fn people(status: &Value, look: Look) -> String {
+    let (state, ink) = match (status.is("draining"), status.is("ready")) {
+        (true, _) => ("draining", Ink::Warn),
+        (false, true) => ("ready", Ink::Good),
+        (false, false) => ("not ready", Ink::Bad),
+    };
+    let mut text = look.paint(Ink::Bold, &format!("switchback {}", text_or_nothing(status, "version")));
+    text.push_str(&format!("  {}  {}", text_or_nothing(status, "instance"), look.paint(ink, state)));
+    if let Some(uptime) = status.number("uptime_seconds") {
+        text.push_str(&format!("  up {}", span(uptime.floor())));
+    }
+    text.push_str(&format!("  revision {}\n", status.count("revision").unwrap_or(0)));
+    let store = status.at("store");
+    let (state, ink) = if store.is("up") { ("up", Ink::Good) } else { ("away", Ink::Bad) };
+    text.push_str(&format!("store {} {}", text_or_nothing(store, "kind"), look.paint(ink, state)));
+    if status.is("read_only") {
+        text.push_str(&look.paint(Ink::Warn, ", read only"));
+    }
+    let proxy = status.at("proxy");
+    text.push_str(&format!("  listening on {}", proxy.texts("listen").join(", ")));
+    if let Some(open) = proxy.count("open_connections") {
+        text.push_str(&format!("  {}", counted(open, "open connection")));
+    }
+    text.push_str("\n\n");
+    text.push_str(&summary_table(status.list("services"), look));
+    for warning in status.list("warnings").iter().filter_map(Value::as_str) {
+        text.push_str(&look.paint(Ink::Warn, &format!("warning: {}", clean(warning))));
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_status_says_what_is_wrong() {
+        let status = json!({
+            "instance": "h-1", "version": "0.1.0", "revision": 17, "uptime_seconds": 61.7, "ready": true, "draining": true,
+            "read_only": true, "store": {"kind": "embedded", "up": false},
+            "proxy": {"listen": ["127.0.0.1:8080"], "open_connections": 1}, "services": [], "warnings": ["look\u{7}"],
+        });
+        let expected = "\
+switchback 0.1.0  h-1  draining  up 1 min 1 s  revision 17
+store embedded away, read only  listening on 127.0.0.1:8080  1 open connection
+
+there are no services
+warning: look\u{fffd}
+";
+        assert_eq!(people(&status, Look::default()), expected);
+    }
+
+    #[test]
+    fn a_picture_covers_the_last_one_and_fits() {
+        let expected = "\x1b[?2026h\x1b[Ha\x1b[K\r\nb\x1b[K\r\n\x1b[J\x1b[?2026l";
+        assert_eq!(picture("a\nb\nc\n", Some(3)), expected);
+        assert_eq!(picture("a\nb\n", None), expected);
+    }
+}

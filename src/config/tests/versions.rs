@@ -1,0 +1,78 @@
+//! Versions through the admin API.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::super::{version_from_json, version_to_json};
+use crate::model::{HealthSpec, Rewrite, Timeouts, UpstreamTls, VersionSpec};
+
+#[test]
+fn a_version_needs_endpoints_only() {
+    let spec = version_from_json(&json!({ "endpoints": ["10.0.0.1:80"], "health": null })).unwrap();
+    assert_eq!((spec.timeouts, spec.health.clone(), spec.http2), (Timeouts::default(), None, false));
+    let spec = version_from_json(&json!({ "endpoints": ["a:80"], "health": {} })).unwrap();
+    assert_eq!(spec.health, Some(HealthSpec::default()));
+}
+
+#[test]
+fn every_field_that_is_wrong_is_listed() {
+    let body = json!({
+        "endpoints": ["10.0.0.1", "a:1", "a:1"],
+        "helth": {},
+        "timeouts": { "connect": "1 s", "idle": 60 },
+        "path": "x",
+        "host": "${HOME}",
+        "rewrite": { "from": "/a" },
+    });
+    let mistakes = version_from_json(&body).unwrap_err();
+    let mut fields: Vec<_> = mistakes.iter().map(|m| m.field.as_str()).collect();
+    fields.sort_unstable();
+    let expected =
+        ["endpoints[0]", "endpoints[2]", "helth", "host", "path", "rewrite.to", "timeouts.connect", "timeouts.idle"];
+    assert_eq!(fields, expected);
+    assert!(mistakes.iter().any(|m| m.message.contains("did you mean \"health\"?")));
+    for body in [json!(null), json!([]), json!("x"), json!({}), json!({ "endpoints": null })] {
+        assert!(!version_from_json(&body).unwrap_err().is_empty(), "{body}");
+    }
+}
+
+fn any_version() -> impl Strategy<Value = VersionSpec> {
+    let ms = |max: u64| (1..=max).prop_map(Duration::from_millis);
+    let endpoints =
+        proptest::collection::btree_set("[a-z]{1,5}(\\.\\{tenant\\})?:[1-9][0-9]{0,3}|10\\.0\\.0\\.[1-9]:80", 1..4);
+    let health = ("/[a-z]{0,5}", 100..3_600_000u64, ms(1000), 1..=100u32, 1..=100u32).prop_map(|(path, i, t, h, u)| {
+        let path = Some(path).filter(|p| p != "/");
+        let timeout = t + Duration::from_millis(10);
+        HealthSpec { path, interval: Duration::from_millis(i), timeout, healthy_after: h, unhealthy_after: u }
+    });
+    let timeouts = (ms(3_600_000), ms(86_400_000), ms(86_400_000), ms(86_400_000), ms(86_400_000)).prop_map(
+        |(connect, response, idle, stream, keepalive)| Timeouts { connect, response, idle, stream, keepalive },
+    );
+    let tls = (proptest::option::of("[a-z]{1,9}\\.x"), any::<bool>())
+        .prop_map(|(server_name, verify)| UpstreamTls { server_name, verify });
+    let rewrite = ("/[a-z]{1,9}", "/[a-z]{1,9}").prop_map(|(from, to)| Rewrite { from, to });
+    let of = proptest::option::of::<BoxedStrategy<String>>;
+    let rest = (of("/[a-z]{1,9}".boxed()), proptest::option::of(rewrite), any::<bool>(), proptest::option::of(tls));
+    (endpoints, proptest::option::of(health), timeouts, rest, of("[a-z]{1,9}(:80)?".boxed())).prop_map(
+        |(endpoints, health, timeouts, (path, rewrite, http2, tls), host)| VersionSpec {
+            endpoints: endpoints.iter().map(|e| e.parse().unwrap()).collect(),
+            health,
+            timeouts,
+            path,
+            rewrite,
+            http2,
+            tls,
+            host,
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn a_version_survives_the_way_out_and_in(spec in any_version()) {
+        let shown = version_to_json(&spec);
+        prop_assert_eq!(version_from_json(&shown), Ok(spec), "{}", shown);
+    }
+}

@@ -1,0 +1,146 @@
+//! A version of a service: from the file, from the admin API, and back to what the admin API shows.
+
+use serde_json::{Map, Value as Json, json};
+
+use super::context::Context;
+use super::formats::{self, duration_text};
+use super::keys_services::VERSION_TABLE;
+use super::kinds::Kind;
+use super::mistake::FieldMistake;
+use super::view::View;
+use super::{shape, tree};
+use crate::model::{HealthSpec, Rewrite, Timeouts, UpstreamTls, VersionSpec};
+
+/// Reads a version as the admin API takes it: the same fields as in the file, `null` for absent ones. Variables are not
+/// replaced. `{tenant}` in endpoints is taken; whether tenants are identified at all is for the caller to ask.
+///
+/// # Errors
+/// Every field that is unknown, missing or wrong.
+pub fn version_from_json(value: &Json) -> Result<VersionSpec, Vec<FieldMistake>> {
+    let root = tree::from_json(value, String::new());
+    let cx = Context::new(std::path::Path::new(""), Vec::new(), &|_| Err(std::io::ErrorKind::Unsupported.into()));
+    match value {
+        // `null` means absent everywhere else; here it would pass as a body that was reported already.
+        Json::Object(_) => shape::check(&root, &Kind::Table(&VERSION_TABLE), &cx),
+        _ => cx.wrong(
+            &root,
+            format!("the body is no object; allowed is {}", shape::allowed(&Kind::Table(&VERSION_TABLE))),
+        ),
+    }
+    let spec = version(&View::new(&root, &cx));
+    let (mistakes, _, _) = cx.finish();
+    match spec {
+        Some(spec) if mistakes.is_empty() => Ok(spec),
+        _ => Err(mistakes.into_iter().map(|m| FieldMistake { field: m.key, message: m.message }).collect()),
+    }
+}
+
+/// Shows a version with the fields of the file: what [`version_from_json`] reads back as the same version. Durations are
+/// rounded up to whole milliseconds.
+pub fn version_to_json(spec: &VersionSpec) -> Json {
+    let mut out = Map::new();
+    let endpoints: Vec<_> = spec.endpoints.iter().map(ToString::to_string).collect();
+    out.insert("endpoints".to_owned(), json!(endpoints));
+    if let Some(health) = &spec.health {
+        out.insert("health".to_owned(), health_to_json(health));
+    }
+    let Timeouts { connect, response, idle, stream, keepalive } = spec.timeouts;
+    let timeouts = json!({
+        "connect": duration_text(connect),
+        "response": duration_text(response),
+        "idle": duration_text(idle),
+        "stream": duration_text(stream),
+        "keepalive": duration_text(keepalive),
+    });
+    out.insert("timeouts".to_owned(), timeouts);
+    if let Some(path) = &spec.path {
+        out.insert("path".to_owned(), json!(path));
+    }
+    if let Some(Rewrite { from, to }) = &spec.rewrite {
+        out.insert("rewrite".to_owned(), json!({ "from": from, "to": to }));
+    }
+    out.insert("http2".to_owned(), json!(spec.http2));
+    if let Some(UpstreamTls { server_name, verify }) = &spec.tls {
+        let mut tls = Map::new();
+        if let Some(name) = server_name {
+            tls.insert("server_name".to_owned(), json!(name));
+        }
+        tls.insert("verify".to_owned(), json!(verify));
+        out.insert("tls".to_owned(), Json::Object(tls));
+    }
+    if let Some(host) = &spec.host {
+        out.insert("host".to_owned(), json!(host));
+    }
+    Json::Object(out)
+}
+
+fn health_to_json(health: &HealthSpec) -> Json {
+    let mut out = Map::new();
+    if let Some(path) = &health.path {
+        out.insert("path".to_owned(), json!(path));
+    }
+    out.insert("interval".to_owned(), json!(duration_text(health.interval)));
+    out.insert("timeout".to_owned(), json!(duration_text(health.timeout)));
+    out.insert("healthy_after".to_owned(), json!(health.healthy_after));
+    out.insert("unhealthy_after".to_owned(), json!(health.unhealthy_after));
+    Json::Object(out)
+}
+
+/// A version's table.
+pub(super) fn version(view: &View<'_>) -> Option<VersionSpec> {
+    let endpoints = view.read_list("endpoints", formats::endpoint);
+    distinct_endpoints(view);
+    if endpoints.is_empty() {
+        return None;
+    }
+    let tls = view.table("tls");
+    let rewrite = view.table("rewrite");
+    Some(VersionSpec {
+        endpoints,
+        health: Some(view.table("health")).filter(View::exists).map(|health| health_spec(&health)),
+        timeouts: timeouts(&view.table("timeouts")),
+        path: view.read("path", formats::path),
+        rewrite: match (rewrite.read("from", formats::path), rewrite.read("to", formats::path)) {
+            (Some(from), Some(to)) => Some(Rewrite { from, to }),
+            _ => None,
+        },
+        http2: view.flag("http2").unwrap_or(false),
+        tls: tls.exists().then(|| UpstreamTls {
+            server_name: tls.read("server_name", formats::host),
+            verify: tls.flag("verify").unwrap_or(true),
+        }),
+        host: view.read("host", formats::host_port),
+    })
+}
+
+fn distinct_endpoints(view: &View<'_>) {
+    let mut seen = std::collections::BTreeSet::new();
+    for node in view.list("endpoints") {
+        let endpoint = super::view::read_text(node, &formats::endpoint, view.cx);
+        if endpoint.is_some_and(|endpoint| !seen.insert(endpoint)) {
+            view.cx.wrong(node, "is the same as an endpoint before; each address may stand once");
+        }
+    }
+}
+
+fn health_spec(view: &View<'_>) -> HealthSpec {
+    let without = HealthSpec::default();
+    HealthSpec {
+        path: view.read("path", formats::target),
+        interval: view.duration("interval").unwrap_or(without.interval),
+        timeout: view.duration("timeout").unwrap_or(without.timeout),
+        healthy_after: view.integer("healthy_after").unwrap_or(without.healthy_after),
+        unhealthy_after: view.integer("unhealthy_after").unwrap_or(without.unhealthy_after),
+    }
+}
+
+fn timeouts(view: &View<'_>) -> Timeouts {
+    let without = Timeouts::default();
+    Timeouts {
+        connect: view.duration("connect").unwrap_or(without.connect),
+        response: view.duration("response").unwrap_or(without.response),
+        idle: view.duration("idle").unwrap_or(without.idle),
+        stream: view.duration("stream").unwrap_or(without.stream),
+        keepalive: view.duration("keepalive").unwrap_or(without.keepalive),
+    }
+}

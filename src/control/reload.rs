@@ -1,0 +1,50 @@
+//! What a reload changes, and what only a restart can.
+
+use serde::Serialize;
+
+use crate::config::Settings;
+
+/// What a reload came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReloadReport {
+    /// Revision of the state.
+    pub revision: u64,
+    /// Parts of the file that are different and in effect now.
+    pub changed: Vec<String>,
+    /// Parts of the file that are different and need a restart.
+    pub needs_restart: Vec<String>,
+    /// What is allowed but hardly meant.
+    pub warnings: Vec<String>,
+}
+
+/// The parts of the file that differ: those in effect after a reload, and those that need a restart.
+pub(super) fn differences(old: &Settings, new: &Settings) -> (Vec<String>, Vec<String>) {
+    let mut changed = Vec::new();
+    let mut restart = Vec::new();
+    let note = |list: &mut Vec<String>, key: &str, same: bool| {
+        if !same {
+            list.push(key.to_owned());
+        }
+    };
+    let (a, b) = (&old.proxy, &new.proxy);
+    note(&mut restart, "proxy.listen", a.listen == b.listen);
+    note(&mut restart, "proxy.threads", a.threads == b.threads);
+    note(&mut restart, "proxy.tls", a.tls == b.tls);
+    note(&mut restart, "proxy.access_log", a.access_log == b.access_log);
+    note(&mut restart, "proxy.upstream_keepalive", a.upstream_keepalive == b.upstream_keepalive);
+    note(&mut restart, "admin.listen", old.admin.listen == new.admin.listen);
+    note(&mut restart, "store", old.store == new.store);
+    note(&mut restart, "metrics", old.metrics == new.metrics);
+    note(&mut changed, "proxy.trusted", a.trusted == b.trusted);
+    note(&mut changed, "proxy.limits", a.limits == b.limits);
+    note(&mut changed, "proxy.drain_timeout", a.drain_timeout == b.drain_timeout && a.ready_delay == b.ready_delay);
+    note(&mut changed, "proxy.cookie_secret", a.cookie_secret == b.cookie_secret);
+    let admin = |s: &Settings| (s.admin.tokens.clone(), s.admin.allowed_hosts.clone(), s.admin.body_size);
+    note(&mut changed, "admin", admin(old) == admin(new));
+    note(&mut changed, "tenants", old.structure.tenants == new.structure.tenants);
+    let (a, b) = (&old.structure.services, &new.structure.services);
+    for name in a.keys().chain(b.keys().filter(|n| !a.contains_key(*n))) {
+        note(&mut changed, &format!("services.{name}"), a.get(name) == b.get(name));
+    }
+    (changed, restart)
+}

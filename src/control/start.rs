@@ -1,0 +1,150 @@
+//! Starting: load the state, begin the services that are new, compile, publish, and only then let the writer run.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use serde_json::Value;
+use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinHandle;
+
+use super::writer::Writer;
+use super::{Board, Control, LISTENER_LAG, QUEUE, StartError, View};
+use crate::config::Settings;
+use crate::model::{Author, Change, ChangeRequest, Commit, Document, DocumentKey, ServiceName, State};
+use crate::routing::{Context, CookieSigner, Routes};
+use crate::store::{LastGood, Loaded, Store};
+use crate::telemetry::{Metrics, Tallies};
+
+/// Name of the document that holds the secret of issued cookies.
+const COOKIE_SECRET: &str = "cookie";
+
+/// What the control room is built from.
+pub struct Parts {
+    /// The settings.
+    pub settings: Settings,
+    /// Where the state is kept.
+    pub store: Arc<dyn Store>,
+    /// The copy for bad days.
+    pub last_good: Option<LastGood>,
+    /// Set when the store could not be opened and this was read from the copy instead.
+    pub salvaged: Option<Loaded>,
+    /// Where requests are counted.
+    pub tallies: Arc<Tallies>,
+    /// Metric families.
+    pub metrics: Arc<Metrics>,
+    /// A fresh secret, used when none is configured and none is stored.
+    pub fresh_secret: String,
+}
+
+/// The control room and its writer.
+pub struct Started {
+    /// The door.
+    pub control: Control,
+    /// The writer; ends after [`Control::close`].
+    pub writer: JoinHandle<()>,
+}
+
+/// Loads, compiles and publishes; must be called within a tokio runtime.
+///
+/// # Errors
+/// [`StartError`] when the state cannot be read or does not fit the configuration.
+pub async fn start(parts: Parts) -> Result<Started, StartError> {
+    let Parts { settings, store, last_good, salvaged, tallies, metrics, fresh_secret } = parts;
+    let read_only = salvaged.is_some();
+    let loaded = match salvaged {
+        Some(loaded) => loaded,
+        None => store.load().await?,
+    };
+    let mut state = State::from_documents(loaded.revision, &loaded.documents)?;
+    let mut next_event = loaded.next_event;
+    let mut secrets: Vec<Document> =
+        loaded.documents.into_iter().filter(|d| matches!(d.key, DocumentKey::Secret(_))).collect();
+    if !read_only {
+        begin_services(&settings, &*store, &mut state, &mut next_event).await?;
+        keep_secret(&settings, &*store, &mut state, &mut secrets, fresh_secret).await?;
+    }
+    let context = Context { tallies, signer: Arc::new(signer(&settings, &secrets)) };
+    let routes = Arc::new(Routes::compile(&settings.structure, &state, &context, None)?);
+    for (name, live) in &state.services {
+        metrics.set_split(name, &live.weights_in_effect(&live.split));
+    }
+    metrics.set_store_up(!read_only);
+    let published = Arc::new(ArcSwap::new(routes.clone()));
+    let view = View { state, settings: Arc::new(settings), routes, confirmed: true, read_only };
+    let view = Arc::new(ArcSwap::from_pointee(view));
+    let (commands, queue) = mpsc::channel(QUEUE);
+    let (events, _) = broadcast::channel(LISTENER_LAG);
+    let control = Control {
+        commands,
+        view: view.clone(),
+        published: published.clone(),
+        events: events.clone(),
+        store: store.clone(),
+        board: Arc::new(Board::default()),
+    };
+    let writer = Writer::new(view, published, events, store, last_good, context, metrics, secrets, next_event);
+    let writer = tokio::spawn(writer.run(queue));
+    Ok(Started { control, writer })
+}
+
+/// Services of the file that the store does not know begin with their initial split.
+async fn begin_services(
+    settings: &Settings,
+    store: &dyn Store,
+    state: &mut State,
+    next_event: &mut u64,
+) -> Result<(), StartError> {
+    for name in settings.structure.services.keys() {
+        if state.service(name.as_str()).is_some() {
+            continue;
+        }
+        let applied = state.apply(&settings.structure, &begin(name), *next_event, now_ms())?;
+        *next_event = store.commit(applied.commit).await? + 1;
+        *state = applied.state;
+    }
+    Ok(())
+}
+
+/// The change that begins a service.
+pub(super) fn begin(service: &ServiceName) -> ChangeRequest {
+    ChangeRequest {
+        service: service.clone(),
+        change: Change::AddService,
+        author: Author::File,
+        reason: "the service is new in the configuration file".to_owned(),
+        if_revision: None,
+        if_attempt: None,
+        evidence: Value::Null,
+    }
+}
+
+async fn keep_secret(
+    settings: &Settings,
+    store: &dyn Store,
+    state: &mut State,
+    secrets: &mut Vec<Document>,
+    fresh: String,
+) -> Result<(), StartError> {
+    let key = DocumentKey::Secret(COOKIE_SECRET.to_owned());
+    if settings.proxy.cookie_secret.is_some() || secrets.iter().any(|d| d.key == key) {
+        return Ok(());
+    }
+    let revision = state.revision + 1;
+    let puts = vec![(key.clone(), fresh.clone())];
+    store.commit(Commit { expected: state.revision, revision, puts, ..Commit::default() }).await?;
+    state.revision = revision;
+    secrets.push(Document { key, revision, body: fresh });
+    Ok(())
+}
+
+/// The configured secret signs; a stored one is still accepted, so that configuring one loses no session.
+pub(super) fn signer(settings: &Settings, secrets: &[Document]) -> CookieSigner {
+    let configured = settings.proxy.cookie_secret.iter().map(|s| s.as_bytes());
+    CookieSigner::new(configured.chain(secrets.iter().map(|d| d.body.as_bytes())))
+}
+
+/// Milliseconds since the Unix epoch.
+pub(super) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}

@@ -1,0 +1,337 @@
+//! The writer task: takes commands one after the other, so that no two changes ever see the same state.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use serde_json::{Value, json};
+use tokio::sync::{broadcast, mpsc};
+use tokio::time::Instant;
+
+use super::reload::{ReloadReport, differences};
+use super::start::{begin, now_ms, signer};
+use super::{Command, Receipt, SubmitError, View};
+use crate::config::Settings;
+use crate::model::{Applied, Author, Change, ChangeRequest, Commit, Document, Event, EventKind, State};
+use crate::routing::{Context, Routes};
+use crate::store::{LastGood, Store, StoreError};
+use crate::telemetry::Metrics;
+
+/// How long after a change the last good copy is written, so that a burst of changes costs one copy.
+const COPY_AFTER: Duration = Duration::from_secs(5);
+/// How often an absent store is tried again.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+/// How often the store is asked whether it is there.
+const PING_EVERY: Duration = Duration::from_secs(10);
+
+pub(super) struct Writer {
+    view: Arc<ArcSwap<View>>,
+    published: Arc<ArcSwap<Routes>>,
+    events: broadcast::Sender<Arc<Event>>,
+    store: Arc<dyn Store>,
+    last_good: Option<Arc<LastGood>>,
+    context: Context,
+    metrics: Arc<Metrics>,
+    secrets: Vec<Document>,
+    next_event: u64,
+    /// Changes of the guard that are in effect and wait for the store, oldest first.
+    unconfirmed: VecDeque<Commit>,
+    copy_at: Option<Instant>,
+}
+
+impl Writer {
+    #[expect(clippy::too_many_arguments, reason = "called once, from start, which owns every part")]
+    pub(super) fn new(
+        view: Arc<ArcSwap<View>>,
+        published: Arc<ArcSwap<Routes>>,
+        events: broadcast::Sender<Arc<Event>>,
+        store: Arc<dyn Store>,
+        last_good: Option<LastGood>,
+        context: Context,
+        metrics: Arc<Metrics>,
+        secrets: Vec<Document>,
+        next_event: u64,
+    ) -> Self {
+        let last_good = last_good.map(Arc::new);
+        let copy_at = Some(Instant::now() + COPY_AFTER);
+        let unconfirmed = VecDeque::new();
+        Self { view, published, events, store, last_good, context, metrics, secrets, next_event, unconfirmed, copy_at }
+    }
+
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+        let mut ping = tokio::time::interval(PING_EVERY);
+        ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            let copy = async {
+                match self.copy_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let retry = async {
+                match self.unconfirmed.is_empty() {
+                    true => std::future::pending().await,
+                    false => tokio::time::sleep(RETRY_EVERY).await,
+                }
+            };
+            tokio::select! {
+                command = queue.recv() => match command {
+                    Some(Command::Close { reply }) => {
+                        self.confirm().await;
+                        self.copy().await;
+                        self.store.close().await;
+                        let _nobody_waits = reply.send(());
+                        return;
+                    }
+                    Some(command) => self.handle(command).await,
+                    None => return,
+                },
+                () = copy => self.copy().await,
+                () = retry => self.confirm().await,
+                _ = ping.tick() => self.ping().await,
+            }
+        }
+    }
+
+    async fn handle(&mut self, command: Command) {
+        match command {
+            Command::Submit { request, dry_run, reply } => {
+                let result = self.submit(&request, dry_run).await;
+                let _nobody_waits = reply.send(result);
+            }
+            Command::Reload { settings, reply } => {
+                let result = self.reload(*settings).await;
+                self.metrics.reload(result.is_ok());
+                let _nobody_waits = reply.send(result);
+            }
+            Command::Note { event } => self.note(*event).await,
+            Command::Close { .. } => {}
+        }
+    }
+
+    async fn submit(&mut self, request: &ChangeRequest, dry_run: bool) -> Result<Receipt, SubmitError> {
+        let view = self.view.load_full();
+        if view.read_only {
+            return Err(SubmitError::ReadOnly);
+        }
+        let result = self.attempt(&view, request, dry_run).await;
+        match result {
+            // Another process wrote in between, as happens while an upgrade overlaps: look again, once.
+            Err(SubmitError::Store(StoreError::Conflict { .. })) => {
+                self.catch_up(&view).await?;
+                let view = self.view.load_full();
+                self.attempt(&view, request, dry_run).await
+            }
+            other => other,
+        }
+    }
+
+    async fn attempt(&mut self, view: &View, request: &ChangeRequest, dry_run: bool) -> Result<Receipt, SubmitError> {
+        let applied = view.state.apply(&view.settings.structure, request, self.next_event, now_ms())?;
+        let routes = view.routes.with_service(&request.service, &applied.state, &self.context)?;
+        let mut receipt = Receipt {
+            revision: applied.state.revision,
+            document_revision: applied.document_revision,
+            event: None,
+            dry_run,
+            unconfirmed: false,
+            before: applied.commit.events.first().map_or(Value::Null, |e| e.before.clone()),
+            after: applied.after.clone(),
+        };
+        if dry_run {
+            receipt.revision = view.state.revision;
+            return Ok(receipt);
+        }
+        let goes_back = request.author == Author::Autopilot
+            && matches!(request.change, Change::Rollback { .. } | Change::Brake { .. });
+        if !self.unconfirmed.is_empty() && !goes_back {
+            return Err(SubmitError::Unconfirmed { waiting: self.unconfirmed.len() });
+        }
+        let committed = match self.unconfirmed.is_empty() {
+            true => self.store.commit(applied.commit.clone()).await,
+            false => Err(StoreError::Away { detail: "earlier changes wait".to_owned() }),
+        };
+        receipt.event = Some(self.next_event);
+        match committed {
+            Ok(first) => self.next_event = first + 1,
+            Err(conflict @ StoreError::Conflict { .. }) => return Err(conflict.into()),
+            Err(error) if goes_back => {
+                tracing::error!(%error, "the store is away; traffic goes back all the same and will be committed later");
+                self.unconfirmed.push_back(applied.commit.clone());
+                self.metrics.set_store_up(false);
+                self.next_event += 1;
+                receipt.unconfirmed = true;
+            }
+            Err(error) => {
+                self.metrics.set_store_up(false);
+                return Err(error.into());
+            }
+        }
+        self.publish(view, applied, routes);
+        Ok(receipt)
+    }
+
+    /// Nothing here can fail: the change is durable.
+    fn publish(&mut self, view: &View, applied: Applied, routes: Routes) {
+        let routes = Arc::new(routes);
+        self.published.store(routes.clone());
+        for event in &applied.commit.events {
+            if let Some(service) = &event.service {
+                if let Some(live) = applied.state.service(service.as_str()) {
+                    self.metrics.set_split(service, &live.weights_in_effect(&live.split));
+                }
+                if event.kind == EventKind::Rollback {
+                    self.metrics.rollback(service, event.cause.as_deref().unwrap_or("person"));
+                }
+            }
+            tracing::info!(kind = %event.kind, service = ?event.service, tenant = ?event.tenant, author = %event.author,
+                revision = event.revision, reason = %event.reason, "changed");
+        }
+        let confirmed = self.unconfirmed.is_empty();
+        let next = View { state: applied.state, settings: view.settings.clone(), routes, confirmed, read_only: false };
+        self.view.store(Arc::new(next));
+        for event in applied.commit.events {
+            let _nobody_listens = self.events.send(Arc::new(event));
+        }
+        self.copy_at.get_or_insert_with(|| Instant::now() + COPY_AFTER);
+    }
+
+    /// Takes over what another process committed.
+    async fn catch_up(&mut self, view: &View) -> Result<(), SubmitError> {
+        let loaded = self.store.load().await?;
+        let unreadable = |e: crate::model::DocumentError| SubmitError::Store(StoreError::Invalid { detail: e.to_string() });
+        let state = State::from_documents(loaded.revision, &loaded.documents).map_err(unreadable)?;
+        let routes = Routes::compile(&view.settings.structure, &state, &self.context, Some(&view.routes))?;
+        self.next_event = loaded.next_event;
+        let routes = Arc::new(routes);
+        self.published.store(routes.clone());
+        self.view.store(Arc::new(View { state, routes, ..view.clone() }));
+        Ok(())
+    }
+
+    async fn reload(&mut self, settings: Settings) -> Result<ReloadReport, SubmitError> {
+        let view = self.view.load_full();
+        let (changed, needs_restart) = differences(&view.settings, &settings);
+        let context = Context { signer: Arc::new(signer(&settings, &self.secrets)), ..self.context.clone() };
+        let mut state = view.state.clone();
+        let mut commits = Vec::new();
+        for name in settings.structure.services.keys().filter(|n| view.state.service(n.as_str()).is_none()) {
+            let id = self.next_event + commits.len() as u64;
+            let applied = state.apply(&settings.structure, &begin(name), id, now_ms())?;
+            state = applied.state;
+            commits.push(applied.commit);
+        }
+        let routes = Arc::new(Routes::compile(&settings.structure, &state, &context, Some(&view.routes))?);
+        if view.read_only && !commits.is_empty() {
+            return Err(SubmitError::ReadOnly);
+        }
+        for commit in commits {
+            self.next_event = self.store.commit(commit).await? + 1;
+        }
+        self.context = context;
+        self.published.store(routes.clone());
+        let report =
+            ReloadReport { revision: state.revision, changed, needs_restart, warnings: settings.warnings.clone() };
+        self.view.store(Arc::new(View { state, settings: Arc::new(settings), routes, ..(*view).clone() }));
+        let mut event = plain_event(EventKind::Reloaded, report.revision);
+        event.reason = "the configuration file was read again".to_owned();
+        event.after = json!(report);
+        self.note(event).await;
+        Ok(report)
+    }
+
+    async fn note(&mut self, mut event: Event) {
+        if self.view.load().read_only {
+            return;
+        }
+        event.id = self.next_event;
+        match self.store.append(vec![event.clone()]).await {
+            Ok(first) => {
+                event.id = first;
+                self.next_event = first + 1;
+                let _nobody_listens = self.events.send(Arc::new(event));
+            }
+            Err(error) => tracing::warn!(%error, kind = %event.kind, "an event could not be written to the history"),
+        }
+    }
+
+    /// Commits what is in effect already, in its order.
+    async fn confirm(&mut self) {
+        while let Some(commit) = self.unconfirmed.front() {
+            match self.store.commit(commit.clone()).await {
+                Ok(_) => {
+                    self.unconfirmed.pop_front();
+                }
+                Err(StoreError::Conflict { found, .. }) => {
+                    // Somebody decided otherwise meanwhile; the store's word counts and the guard judges anew.
+                    tracing::error!(found, "the store moved on while it was away; its state is taken over");
+                    self.unconfirmed.clear();
+                    let view = self.view.load_full();
+                    if let Err(error) = self.catch_up(&view).await {
+                        tracing::error!(%error, "the store's state could not be taken over");
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the store is still away");
+                    return;
+                }
+            }
+        }
+        self.metrics.set_store_up(true);
+        let view = self.view.load_full();
+        if !view.confirmed {
+            self.view.store(Arc::new(View { confirmed: true, ..(*view).clone() }));
+        }
+    }
+
+    async fn ping(&mut self) {
+        if self.view.load().read_only {
+            return;
+        }
+        match self.store.ping().await {
+            Ok(()) => self.metrics.set_store_up(true),
+            Err(error) => {
+                tracing::warn!(%error, "the store does not take changes");
+                self.metrics.set_store_up(false);
+            }
+        }
+    }
+
+    /// Writes the last good copy on a thread that may block.
+    async fn copy(&mut self) {
+        self.copy_at = None;
+        let (Some(last_good), view) = (self.last_good.clone(), self.view.load_full()) else { return };
+        if view.read_only || !view.confirmed {
+            return;
+        }
+        let secrets = self.secrets.clone();
+        let saved = tokio::task::spawn_blocking(move || {
+            let documents = view.state.to_documents().chain(secrets);
+            last_good.save(view.state.revision, documents)
+        });
+        if let Ok(Err(error)) = saved.await {
+            tracing::warn!(%error, "the last good copy could not be written");
+        }
+    }
+}
+
+fn plain_event(kind: EventKind, revision: u64) -> Event {
+    Event {
+        id: 0,
+        revision,
+        at_ms: now_ms(),
+        kind,
+        service: None,
+        tenant: None,
+        group: None,
+        version: None,
+        author: Author::File,
+        reason: String::new(),
+        cause: None,
+        before: Value::Null,
+        after: Value::Null,
+        evidence: Value::Null,
+        first_bad_to_rollback_ms: None,
+    }
+}

@@ -1,0 +1,591 @@
+//! How one state becomes the next: a pure function of the state, the structure, the change and the time.
+//!
+//! Everything that can be refused is refused here, before anything is written: unknown names, stale revisions, versions
+//! that still have traffic. What comes out is the next state, the documents to write and the event that tells of it.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::change::{Applied, Change, ChangeError, ChangeRequest, PinTarget, scope_of};
+use super::document::{Commit, DOCUMENT_FORMAT, DocumentKey};
+use super::event::{Author, Event, EventKind};
+use super::names::{GroupName, ServiceName, TenantName, VersionName};
+use super::share::{BUCKETS, BasisPoints, Weights};
+use super::spec::{ServiceSpec, Structure, VersionSpec};
+use super::split::{RolledBack, Split, derive_salt};
+use super::state::{Bar, Hold, Pin, Pins, Scope, ServiceState, State, TenantState, body_of};
+
+impl State {
+    /// The next state, if the change may happen. `next_event` is the id that the event will get, `now_ms` the time in
+    /// milliseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// [`ChangeError`] says what is wrong; this state is untouched.
+    pub fn apply(
+        &self,
+        structure: &Structure,
+        request: &ChangeRequest,
+        next_event: u64,
+        now_ms: u64,
+    ) -> Result<Applied, ChangeError> {
+        let spec = structure.services.get(&request.service).ok_or_else(|| ChangeError::UnknownService {
+            name: request.service.to_string(),
+            known: list(structure.services.keys()),
+        })?;
+        let revision = self.revision + 1;
+        let mut next =
+            Next { structure, spec, state: self, request, revision, next_event, now_ms, writes: Writes::default() };
+        let outcome = next.run()?;
+        Ok(next.finish(outcome))
+    }
+
+    /// The split that a scope follows and whose it is.
+    pub fn split_of(&self, structure: &Structure, service: &ServiceName, scope: &Scope) -> Option<(Split, Scope)> {
+        let live = self.service(service.as_str())?;
+        let own = match scope {
+            Scope::Service => None,
+            Scope::Group(group) => live.groups.get(group).map(|s| (s.clone(), scope.clone())),
+            Scope::Tenant(tenant) => return Some(self.split_of_tenant(structure, service, live, tenant)),
+        };
+        Some(own.unwrap_or_else(|| (live.split.clone(), Scope::Service)))
+    }
+
+    fn split_of_tenant(
+        &self,
+        structure: &Structure,
+        service: &ServiceName,
+        live: &ServiceState,
+        tenant: &TenantName,
+    ) -> (Split, Scope) {
+        let in_group = |g: &&GroupName| structure.tenants.groups.get(*g).is_some_and(|t| t.contains(tenant));
+        let parent = match live.groups.keys().find(in_group) {
+            Some(group) => (live.groups[group].clone(), Scope::Group(group.clone())),
+            None => (live.split.clone(), Scope::Service),
+        };
+        match self.tenant(service.as_str(), tenant.as_str()) {
+            Some(own) if follows(&own.split).is_none_or(|a| a == parent.0.attempt) => {
+                (own.split.clone(), Scope::Tenant(tenant.clone()))
+            }
+            _ => parent,
+        }
+    }
+}
+
+/// The attempt that a split follows while it is only a brake on what it inherits.
+pub(super) fn follows(split: &Split) -> Option<u64> {
+    split.brake.as_ref().and_then(|b| b.follows)
+}
+
+#[derive(Default)]
+struct Writes {
+    service: Option<ServiceState>,
+    tenant: Option<(TenantName, Option<TenantState>)>,
+}
+
+struct Outcome {
+    kind: EventKind,
+    before: Value,
+    after: Value,
+    version: Option<VersionName>,
+    cause: Option<String>,
+    took_ms: Option<u64>,
+}
+
+impl Outcome {
+    fn new(kind: EventKind, before: Value, after: Value) -> Self {
+        Self { kind, before, after, version: None, cause: None, took_ms: None }
+    }
+
+    fn about(mut self, version: &VersionName) -> Self {
+        self.version = Some(version.clone());
+        self
+    }
+}
+
+struct Next<'a> {
+    structure: &'a Structure,
+    spec: &'a ServiceSpec,
+    state: &'a State,
+    request: &'a ChangeRequest,
+    revision: u64,
+    next_event: u64,
+    now_ms: u64,
+    writes: Writes,
+}
+
+impl Next<'_> {
+    fn run(&mut self) -> Result<Outcome, ChangeError> {
+        let change = &self.request.change;
+        if let Change::AddService = change {
+            return self.add_service();
+        }
+        self.check_revision()?;
+        match change {
+            Change::AddService => unreachable!("handled above"),
+            Change::SetSplit { scope, weights } => self.set_split(scope, weights),
+            Change::ClearSplit { scope } => self.clear_split(scope),
+            Change::Rollback { scope, canary, cause, first_bad_ms } => {
+                self.rollback(scope, canary.as_ref(), cause, *first_bad_ms)
+            }
+            Change::Brake { scope, canary, share } => self.brake(scope, canary, *share),
+            Change::ReleaseBrake { scope } => self.release(scope),
+            Change::Probe { scope, canary } => self.probe(scope, canary),
+            Change::SetPin(target, pin) => self.set_pin(target, pin),
+            Change::ClearPin(target) => self.clear_pin(target),
+            Change::SetHold => self.set_hold(),
+            Change::ClearHold => self.clear_hold(),
+            Change::SetBaseline(version) => self.set_baseline(version),
+            Change::PutVersion(version, spec) => self.put_version(version, spec),
+            Change::DeleteVersion(version) => self.delete_version(version),
+        }
+    }
+
+    fn finish(self, outcome: Outcome) -> Applied {
+        let service = self.request.service.clone();
+        let mut state = self.state.clone();
+        state.revision = self.revision;
+        let mut commit = Commit { expected: self.state.revision, revision: self.revision, ..Commit::default() };
+        let (mut tenant, mut group) = (None, None);
+        if let Some(scope) = scope_of(&self.request.change) {
+            match scope {
+                Scope::Service => {}
+                Scope::Group(g) => group = Some(g.clone()),
+                Scope::Tenant(t) => tenant = Some(t.clone()),
+            }
+        }
+        let mut document_revision = self.revision;
+        if let Some(mut live) = self.writes.service {
+            live.revision = self.revision;
+            commit.puts.push((DocumentKey::Service(service.clone()), body_of(&live)));
+            state.services.insert(service.clone(), Arc::new(live));
+        }
+        if let Some((name, own)) = self.writes.tenant {
+            let tenants = state.tenants.entry(service.clone()).or_default();
+            let key = DocumentKey::Tenant(service.clone(), name.clone());
+            match own {
+                Some(mut own) => {
+                    own.revision = self.revision;
+                    commit.puts.push((key, body_of(&own)));
+                    tenants.insert_mut(name, Arc::new(own));
+                }
+                None => {
+                    commit.deletes.push(key);
+                    tenants.remove_mut(&name);
+                    document_revision = 0;
+                }
+            }
+        }
+        commit.events.push(Event {
+            id: self.next_event,
+            revision: self.revision,
+            at_ms: self.now_ms,
+            kind: outcome.kind,
+            service: Some(service),
+            tenant,
+            group,
+            version: outcome.version,
+            author: self.request.author.clone(),
+            reason: self.request.reason.clone(),
+            cause: outcome.cause,
+            before: outcome.before,
+            after: outcome.after.clone(),
+            evidence: self.request.evidence.clone(),
+            first_bad_to_rollback_ms: outcome.took_ms,
+        });
+        Applied { state, commit, document_revision, after: outcome.after }
+    }
+
+    fn live(&self) -> Result<&Arc<ServiceState>, ChangeError> {
+        self.state.service(self.request.service.as_str()).ok_or_else(|| ChangeError::UnknownService {
+            name: self.request.service.to_string(),
+            known: list(self.state.services.keys()),
+        })
+    }
+
+    /// The document concerned must be the one that the author saw.
+    fn check_revision(&self) -> Result<(), ChangeError> {
+        let live = self.live()?;
+        if let Some(expected) = self.request.if_revision {
+            let current = match scope_of(&self.request.change) {
+                Some(Scope::Tenant(t)) => {
+                    self.state.tenant(self.request.service.as_str(), t.as_str()).map_or(0, |t| t.revision)
+                }
+                _ => live.revision,
+            };
+            if current != expected {
+                return Err(ChangeError::StaleRevision { expected, current });
+            }
+        }
+        if let (Some(expected), Some(scope)) = (self.request.if_attempt, scope_of(&self.request.change)) {
+            let current = self.current(scope)?.0.attempt;
+            if current != expected {
+                return Err(ChangeError::StaleAttempt { expected, current });
+            }
+        }
+        Ok(())
+    }
+
+    fn current(&self, scope: &Scope) -> Result<(Split, Scope), ChangeError> {
+        self.state.split_of(self.structure, &self.request.service, scope).ok_or_else(|| ChangeError::UnknownService {
+            name: self.request.service.to_string(),
+            known: list(self.state.services.keys()),
+        })
+    }
+
+    fn known(&self, version: &VersionName) -> Result<(), ChangeError> {
+        let live = self.live()?;
+        if self.spec.versions.contains_key(version) || live.versions.contains_key(version) {
+            return Ok(());
+        }
+        Err(ChangeError::UnknownVersion {
+            service: self.request.service.clone(),
+            version: version.clone(),
+            known: list(self.spec.versions.keys().chain(live.versions.keys())),
+        })
+    }
+
+    fn known_group(&self, group: &GroupName) -> Result<(), ChangeError> {
+        let groups = &self.structure.tenants.groups;
+        if groups.contains_key(group) {
+            return Ok(());
+        }
+        Err(ChangeError::UnknownGroup { group: group.clone(), known: list(groups.keys()) })
+    }
+
+    fn fresh_salt(&self) -> u64 {
+        let family =
+            self.spec.salt.as_deref().map_or_else(|| format!("service/{}", self.spec.name), |s| format!("salt/{s}"));
+        match self.spec.salt {
+            // Services that share a salt name must agree, so their salt never depends on when each began.
+            Some(_) => derive_salt(&family, 0),
+            None => derive_salt(&family, self.revision),
+        }
+    }
+
+    fn put_split(&mut self, scope: &Scope, split: Split) -> Result<(), ChangeError> {
+        match scope {
+            Scope::Service => self.edit()?.split = split,
+            Scope::Group(group) => {
+                self.known_group(group)?;
+                self.edit()?.groups.insert(group.clone(), split);
+            }
+            Scope::Tenant(tenant) => {
+                let own = TenantState { format: DOCUMENT_FORMAT, revision: self.revision, split };
+                self.writes.tenant = Some((tenant.clone(), Some(own)));
+            }
+        }
+        Ok(())
+    }
+
+    fn edit(&mut self) -> Result<&mut ServiceState, ChangeError> {
+        if self.writes.service.is_none() {
+            self.writes.service = Some((**self.live()?).clone());
+        }
+        Ok(self.writes.service.as_mut().expect("set above"))
+    }
+
+    fn add_service(&mut self) -> Result<Outcome, ChangeError> {
+        if self.live().is_ok() {
+            return Err(ChangeError::Nothing(format!("service {} exists", self.request.service)));
+        }
+        let salt = self.fresh_salt();
+        let live = ServiceState::new(self.spec.baseline.clone(), &self.spec.split, salt, self.revision);
+        let after = json!({ "baseline": live.baseline, "weights": live.split.weights() });
+        self.writes.service = Some(live);
+        Ok(Outcome::new(EventKind::ServiceAdded, Value::Null, after))
+    }
+
+    fn set_split(&mut self, scope: &Scope, weights: &Weights) -> Result<Outcome, ChangeError> {
+        for (version, _) in weights.iter() {
+            self.known(version)?;
+        }
+        let live = self.live()?.clone();
+        let (now, _) = self.current(scope)?;
+        let in_effect = live.weights_in_effect(&now);
+        // After a bar the slices say what was, not what is: begin from what is.
+        let from = if in_effect == now.weights() {
+            now.clone()
+        } else {
+            Split {
+                slices: Split::new(&in_effect, &live.baseline, now.salt, now.epoch).slices,
+                brake: None,
+                ..now.clone()
+            }
+        };
+        let next = from.reweighted(weights, &live.baseline, self.fresh_salt(), self.revision);
+        let before = json!({ "weights": in_effect });
+        let after = json!({ "weights": weights, "moved_percent": from.moved_buckets(&next) as f64 / 100.0 });
+        self.put_split(scope, next)?;
+        Ok(Outcome::new(EventKind::SplitSet, before, after))
+    }
+
+    fn clear_split(&mut self, scope: &Scope) -> Result<Outcome, ChangeError> {
+        let (now, _) = self.current(scope)?;
+        let before = json!({ "weights": self.live()?.weights_in_effect(&now) });
+        match scope {
+            Scope::Service => {
+                return Err(ChangeError::Invalid("a service's own split cannot be removed, only set".to_owned()));
+            }
+            Scope::Group(group) => {
+                if self.edit()?.groups.remove(group).is_none() {
+                    return Err(ChangeError::NotThere { what: format!("a split of group {group}") });
+                }
+            }
+            Scope::Tenant(tenant) => {
+                if self.state.tenant(self.request.service.as_str(), tenant.as_str()).is_none() {
+                    return Err(ChangeError::NotThere { what: format!("a split of tenant {tenant}") });
+                }
+                self.writes.tenant = Some((tenant.clone(), None));
+            }
+        }
+        Ok(Outcome::new(EventKind::SplitCleared, before, Value::Null))
+    }
+
+    fn rollback(
+        &mut self,
+        scope: &Scope,
+        canary: Option<&VersionName>,
+        cause: &str,
+        first_bad_ms: Option<u64>,
+    ) -> Result<Outcome, ChangeError> {
+        if let Some(canary) = canary {
+            self.known(canary)?;
+        }
+        let live = self.live()?.clone();
+        let (now, _) = self.current(scope)?;
+        let before = live.weights_in_effect(&now);
+        let canaries: Vec<VersionName> = match canary {
+            Some(canary) if *canary == live.baseline => {
+                return Err(ChangeError::Invalid(format!("{canary} is the baseline; traffic cannot go back from it")));
+            }
+            Some(canary) => vec![canary.clone()],
+            None => self
+                .spec
+                .versions
+                .keys()
+                .chain(live.versions.keys())
+                .filter(|v| **v != live.baseline)
+                .cloned()
+                .collect(),
+        };
+        let has_share = canaries.iter().any(|c| before.share(c.as_str()) > BasisPoints::ZERO);
+        if !has_share && self.request.author == Author::Autopilot && *scope != Scope::Service {
+            return Err(ChangeError::Nothing(format!("{scope} has no traffic on a canary")));
+        }
+        let mut target: Vec<_> = before
+            .iter()
+            .filter(|(v, _)| !canaries.contains(v) && **v != live.baseline)
+            .map(|(v, s)| (v.clone(), s))
+            .collect();
+        let kept: u16 = target.iter().map(|(_, s)| s.points()).sum();
+        target.push((live.baseline.clone(), BasisPoints::new(BUCKETS - kept).unwrap_or(BasisPoints::ALL)));
+        let weights = Weights::new(target).map_err(|e| ChangeError::Invalid(e.to_string()))?;
+        let named =
+            canaries.iter().max_by_key(|c| before.share(c.as_str())).cloned().unwrap_or_else(|| live.baseline.clone());
+        let rolled_back = RolledBack { version: named.clone(), at_ms: self.now_ms, event: self.next_event };
+        let mut next = now.reweighted(&weights, &live.baseline, now.salt, self.revision);
+        next.rolled_back = Some(rolled_back.clone());
+        self.put_split(scope, next)?;
+        if *scope == Scope::Service {
+            // Groups and tenants with splits of their own go back too, without touching their documents.
+            let revision = self.revision;
+            let edit = self.edit()?;
+            for canary in &canaries {
+                edit.bars.insert(canary.clone(), Bar { revision, rolled_back: rolled_back.clone() });
+            }
+        }
+        let after = json!({ "weights": weights, "pins_left": pins_to(&live.pins, &canaries) });
+        let mut outcome = Outcome::new(EventKind::Rollback, json!({ "weights": before }), after).about(&named);
+        outcome.cause = Some(cause.to_owned());
+        outcome.took_ms = first_bad_ms.map(|t| self.now_ms.saturating_sub(t));
+        Ok(outcome)
+    }
+
+    fn brake(&mut self, scope: &Scope, canary: &VersionName, share: BasisPoints) -> Result<Outcome, ChangeError> {
+        let live = self.live()?.clone();
+        let (now, owner) = self.current(scope)?;
+        let mut next = now.braked(canary, &live.baseline, share, self.revision).ok_or_else(|| {
+            ChangeError::Nothing(format!("the share of {canary} is {} already", now.share(canary.as_str())))
+        })?;
+        if owner != *scope
+            && let Some(brake) = &mut next.brake
+        {
+            brake.follows = Some(now.attempt);
+        }
+        let (before, after) = (json!({ "weights": now.weights() }), json!({ "weights": next.weights() }));
+        self.put_split(scope, next)?;
+        Ok(Outcome::new(EventKind::Brake, before, after).about(canary))
+    }
+
+    fn release(&mut self, scope: &Scope) -> Result<Outcome, ChangeError> {
+        let (now, owner) = self.current(scope)?;
+        let next = now.released(self.revision).filter(|_| owner == *scope);
+        let next = next.ok_or_else(|| ChangeError::Nothing(format!("there is no brake on {scope}")))?;
+        let (before, after) = (json!({ "weights": now.weights() }), json!({ "weights": next.weights() }));
+        match (scope, follows(&now)) {
+            (Scope::Tenant(tenant), Some(_)) => self.writes.tenant = Some((tenant.clone(), None)),
+            (Scope::Group(group), Some(_)) => {
+                self.edit()?.groups.remove(group);
+            }
+            _ => self.put_split(scope, next)?,
+        }
+        Ok(Outcome::new(EventKind::BrakeReleased, before, after))
+    }
+
+    fn probe(&mut self, scope: &Scope, canary: &VersionName) -> Result<Outcome, ChangeError> {
+        self.known(canary)?;
+        let live = self.live()?.clone();
+        let half = BasisPoints::new(BUCKETS / 2).unwrap_or_default();
+        let weights = Weights::new([(canary.clone(), half), (live.baseline.clone(), half)]).map_err(|_| {
+            ChangeError::Invalid(format!("{canary} is the baseline; there is nothing to compare it with"))
+        })?;
+        let mut outcome = self.set_split(scope, &weights)?;
+        outcome.kind = EventKind::Probe;
+        Ok(outcome.about(canary))
+    }
+
+    fn set_pin(&mut self, target: &PinTarget, pin: &Pin) -> Result<Outcome, ChangeError> {
+        self.known(pin.version())?;
+        let live = self.live()?.clone();
+        if matches!(pin, Pin::Exclude(v) if *v == live.baseline) {
+            return Err(ChangeError::Invalid(format!("{} is the baseline and cannot be excluded", live.baseline)));
+        }
+        if let PinTarget::Group(group) = target {
+            self.known_group(group)?;
+        }
+        let pins = &mut self.edit()?.pins;
+        let before = match target {
+            PinTarget::Tenant(t) => pins.tenants.insert(t.clone(), pin.clone()),
+            PinTarget::User(u) => pins.users.insert(u.clone(), pin.clone()),
+            PinTarget::Group(g) => pins.groups.insert(g.clone(), pin.clone()),
+        };
+        if pins.len() > Pins::MAX {
+            return Err(ChangeError::Invalid(format!("a service may have at most {} pins", Pins::MAX)));
+        }
+        Ok(Outcome::new(EventKind::PinSet, pin_json(target, before.as_ref()), pin_json(target, Some(pin)))
+            .about(pin.version()))
+    }
+
+    fn clear_pin(&mut self, target: &PinTarget) -> Result<Outcome, ChangeError> {
+        let pins = &mut self.edit()?.pins;
+        let before = match target {
+            PinTarget::Tenant(t) => pins.tenants.remove(t),
+            PinTarget::User(u) => pins.users.remove(u),
+            PinTarget::Group(g) => pins.groups.remove(g),
+        };
+        let before =
+            before.ok_or_else(|| ChangeError::NotThere { what: format!("a pin for {}", target_text(target)) })?;
+        Ok(Outcome::new(EventKind::PinCleared, pin_json(target, Some(&before)), Value::Null).about(before.version()))
+    }
+
+    fn set_hold(&mut self) -> Result<Outcome, ChangeError> {
+        let hold =
+            Hold { author: self.request.author.clone(), reason: self.request.reason.clone(), since_ms: self.now_ms };
+        let before = json!(self.live()?.hold);
+        let after = json!(hold);
+        self.edit()?.hold = Some(hold);
+        Ok(Outcome::new(EventKind::HoldSet, before, after))
+    }
+
+    fn clear_hold(&mut self) -> Result<Outcome, ChangeError> {
+        let Some(hold) = self.edit()?.hold.take() else {
+            return Err(ChangeError::NotThere { what: format!("a hold on {}", self.request.service) });
+        };
+        Ok(Outcome::new(EventKind::HoldCleared, json!(hold), Value::Null))
+    }
+
+    fn set_baseline(&mut self, version: &VersionName) -> Result<Outcome, ChangeError> {
+        self.known(version)?;
+        let live = self.live()?.clone();
+        if live.pins.iter().any(|p| matches!(p, Pin::Exclude(v) if v == version)) {
+            return Err(ChangeError::Invalid(format!("{version} is excluded by a pin; remove the pin first")));
+        }
+        let edit = self.edit()?;
+        edit.baseline = version.clone();
+        // Bars point to the baseline of their time; what they mean must not change under the tenants' feet.
+        edit.bars.remove(version);
+        Ok(Outcome::new(EventKind::BaselineSet, json!({ "baseline": live.baseline }), json!({ "baseline": version }))
+            .about(version))
+    }
+
+    fn put_version(&mut self, version: &VersionName, spec: &Arc<VersionSpec>) -> Result<Outcome, ChangeError> {
+        if self.spec.versions.contains_key(version) {
+            let why = format!("version {version} is defined in the configuration file; change it there and reload");
+            return Err(ChangeError::Invalid(why));
+        }
+        let before = self.edit()?.versions.insert(version.clone(), spec.clone());
+        let before = before.map_or(Value::Null, |s| json!(s));
+        Ok(Outcome::new(EventKind::VersionPut, before, json!(spec)).about(version))
+    }
+
+    fn delete_version(&mut self, version: &VersionName) -> Result<Outcome, ChangeError> {
+        if self.spec.versions.contains_key(version) {
+            let why = format!("version {version} is defined in the configuration file; remove it there and reload");
+            return Err(ChangeError::Invalid(why));
+        }
+        if let Some(uses) = self.state.uses_of(&self.request.service, version) {
+            return Err(ChangeError::InUse { service: self.request.service.clone(), version: version.clone(), uses });
+        }
+        let edit = self.edit()?;
+        edit.bars.remove(version);
+        let before = edit.versions.remove(version);
+        let before = before.ok_or_else(|| ChangeError::NotThere { what: format!("version {version}") })?;
+        Ok(Outcome::new(EventKind::VersionDeleted, json!(before), Value::Null).about(version))
+    }
+}
+
+impl State {
+    /// What still sends requests to a version, in words; `None` when nothing does.
+    pub fn uses_of(&self, service: &ServiceName, version: &VersionName) -> Option<String> {
+        let live = self.service(service.as_str())?;
+        let has = |split: &Split| {
+            live.weights_in_effect(split).share(version.as_str()) > BasisPoints::ZERO
+                || split.intended().share(version.as_str()) > BasisPoints::ZERO && live.barred(version, split).is_none()
+        };
+        let mut uses = Vec::new();
+        if live.baseline == *version {
+            uses.push("it is the baseline".to_owned());
+        }
+        if has(&live.split) {
+            uses.push(format!("{} of the service's split", live.split.intended().share(version.as_str())));
+        }
+        for (group, split) in &live.groups {
+            if has(split) {
+                uses.push(format!("the split of group {group}"));
+            }
+        }
+        let tenants = self.tenants.get(service).map_or(0, |t| t.values().filter(|own| has(&own.split)).count());
+        if tenants > 0 {
+            uses.push(format!("the splits of {tenants} tenants"));
+        }
+        let pins = live.pins.iter().filter(|p| matches!(p, Pin::Version(v) if v == version)).count();
+        if pins > 0 {
+            uses.push(format!("{pins} pins"));
+        }
+        (!uses.is_empty()).then(|| uses.join(", "))
+    }
+}
+
+fn pins_to(pins: &Pins, versions: &[VersionName]) -> usize {
+    pins.iter().filter(|p| matches!(p, Pin::Version(v) if versions.contains(v))).count()
+}
+
+fn target_text(target: &PinTarget) -> String {
+    match target {
+        PinTarget::Tenant(t) => format!("tenant {t}"),
+        PinTarget::User(u) => format!("user {u}"),
+        PinTarget::Group(g) => format!("group {g}"),
+    }
+}
+
+fn pin_json(target: &PinTarget, pin: Option<&Pin>) -> Value {
+    pin.map_or(Value::Null, |pin| json!({ "target": target_text(target), "pin": pin }))
+}
+
+fn list<T: ToString>(names: impl Iterator<Item = T>) -> String {
+    let mut names: Vec<String> = names.map(|n| n.to_string()).collect();
+    names.sort();
+    names.dedup();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}

@@ -1,0 +1,86 @@
+//! What is remembered about one request while it passes through.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::HeaderValue;
+
+use super::outcome::AttemptError;
+use crate::model::KeySource;
+use crate::routing::{InUse, ServiceRoute, VersionRoute};
+use crate::telemetry::Ticket;
+
+/// How many endpoints are remembered as tried.
+const TRIED: usize = 4;
+
+/// One request.
+#[derive(Default)]
+pub(super) struct RequestContext {
+    /// Microseconds at which its head was there.
+    pub started_us: u64,
+    /// Where it goes, once decided.
+    pub assigned: Option<Assigned>,
+    /// Its entry in the tallies. Counts down the gauges when dropped.
+    pub ticket: Option<Ticket>,
+    /// The endpoint that is working on it.
+    pub in_use: Option<InUse>,
+    /// Endpoints that could not be reached.
+    tried: [Option<SocketAddr>; TRIED],
+    /// How often it was sent on.
+    pub attempts: u32,
+    /// Status of the version's answer, once it came.
+    pub upstream_status: Option<u16>,
+    /// gRPC status of the answer, from its header or trailer.
+    pub grpc_status: Option<u16>,
+    /// Why the last attempt failed, if it did.
+    pub error: Option<AttemptError>,
+    /// Bytes of the request body so far.
+    pub body_bytes: u64,
+    /// The largest allowed request body.
+    pub body_limit: Option<u64>,
+    /// Whether the request's body had not ended when it was sent on.
+    pub uploading: bool,
+    /// Set when the proxy refused the request: one word.
+    pub refused: Option<&'static str>,
+    /// The request's id, made here or taken over.
+    pub request_id: Option<HeaderValue>,
+}
+
+/// Where a request goes.
+pub(super) struct Assigned {
+    pub service: Arc<ServiceRoute>,
+    pub version: Arc<VersionRoute>,
+    /// The tenant, and as a header value.
+    pub tenant: Option<(String, HeaderValue)>,
+    /// Length of the path prefix to remove.
+    pub strip: usize,
+    /// Whether it is a stream, for which long pauses are normal.
+    pub stream: bool,
+    /// A key to give to the client: the whole `set-cookie` value.
+    pub cookie: Option<HeaderValue>,
+}
+
+impl RequestContext {
+    /// Remembers an endpoint that could not be reached.
+    pub fn remember_tried(&mut self, address: SocketAddr) {
+        if let Some(free) = self.tried.iter_mut().find(|t| t.is_none()) {
+            *free = Some(address);
+        }
+    }
+
+    /// Whether an endpoint could not be reached before.
+    pub fn has_tried(&self, address: SocketAddr) -> bool {
+        self.tried.contains(&Some(address))
+    }
+}
+
+/// The `set-cookie` value that gives a key to a client.
+pub(super) fn set_cookie(name: &str, value: &str, max_age_s: u64, secure: bool) -> Option<HeaderValue> {
+    let secure = if secure { "; Secure" } else { "" };
+    HeaderValue::try_from(format!("{name}={value}; Path=/; Max-Age={max_age_s}; HttpOnly; SameSite=Lax{secure}")).ok()
+}
+
+/// Whether any source of a service issues cookies, which makes answers differ by client.
+pub(super) fn issues_cookies(service: &ServiceRoute) -> bool {
+    service.spec.sticky.iter().any(|s| matches!(s, KeySource::Issued { .. }))
+}

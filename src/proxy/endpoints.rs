@@ -1,0 +1,185 @@
+//! Keeps endpoints current: watches the published routes, and for each version in them resolves its names and checks
+//! its endpoints. Also knows the endpoints of tenants that have instances of their own.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::task::JoinHandle;
+
+use super::clock::Clock;
+use super::health::Checker;
+use super::resolve::resolve;
+use crate::model::{EndpointSpec, VersionSpec};
+use crate::routing::{EndpointSet, Routes, VersionRoute};
+
+/// How often published routes are looked at for versions that came or went.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often names are looked up.
+const RESOLVE_EVERY: Duration = Duration::from_secs(10);
+/// How soon a failed look-up is tried again.
+const RESOLVE_AGAIN: Duration = Duration::from_secs(1);
+/// The most tenants whose own endpoints are remembered.
+const TENANTS_MAX: usize = 100_000;
+/// Own endpoints that no request asked for this long are forgotten, in milliseconds.
+const TENANT_IDLE_MS: u64 = 600_000;
+
+/// The endpoints of one tenant's instance.
+struct Own {
+    spec: Arc<VersionSpec>,
+    set: Arc<EndpointSet>,
+    used_ms: AtomicU64,
+}
+
+type OwnKey = (u64, String);
+
+/// Keeps endpoints current.
+pub struct EndpointKeeper {
+    published: Arc<ArcSwap<Routes>>,
+    clock: Clock,
+    own: papaya::HashMap<OwnKey, Arc<Own>>,
+}
+
+impl EndpointKeeper {
+    /// A keeper of the endpoints in these routes.
+    pub fn new(published: Arc<ArcSwap<Routes>>, clock: Clock) -> Arc<Self> {
+        Arc::new(Self { published, clock, own: papaya::HashMap::new() })
+    }
+
+    /// Looks up every name once, so that the first requests find their endpoints.
+    pub async fn prime(&self) {
+        let routes = self.published.load_full();
+        let versions = routes.services.iter().flat_map(|s| s.versions.iter());
+        futures::future::join_all(versions.map(|v| refresh(&v.spec, &v.endpoints, None))).await;
+    }
+
+    /// Runs until the task is dropped.
+    pub async fn run(self: Arc<Self>) {
+        let mut tasks: HashMap<usize, (Arc<VersionRoute>, Vec<Task>)> = HashMap::new();
+        let mut tick = tokio::time::interval(LOOK_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut tenants_at = tokio::time::Instant::now() + RESOLVE_EVERY;
+        let mut seen: Option<Arc<Routes>> = None;
+        loop {
+            tick.tick().await;
+            let routes = self.published.load_full();
+            if seen.as_ref().is_none_or(|s| !Arc::ptr_eq(s, &routes)) {
+                let now: HashMap<usize, &Arc<VersionRoute>> =
+                    routes.services.iter().flat_map(|s| &s.versions).map(|v| (Arc::as_ptr(v).addr(), v)).collect();
+                tasks.retain(|id, _| now.contains_key(id));
+                for (id, version) in now {
+                    tasks.entry(id).or_insert_with(|| (version.clone(), start(version)));
+                }
+                seen = Some(routes);
+            }
+            if tokio::time::Instant::now() >= tenants_at {
+                self.refresh_own().await;
+                tenants_at = tokio::time::Instant::now() + RESOLVE_EVERY;
+            }
+        }
+    }
+
+    /// The endpoints of a tenant's own instance; the first request waits for the look-up.
+    pub async fn of_tenant(&self, version: &VersionRoute, tenant: &str) -> Arc<EndpointSet> {
+        let key = (version.group_key, tenant.to_owned());
+        let now_ms = self.clock.now_ms();
+        if let Some(own) = self.own.pin().get(&key)
+            && Arc::ptr_eq(&own.spec, &version.spec)
+        {
+            own.used_ms.store(now_ms, Relaxed);
+            return own.set.clone();
+        }
+        let set = Arc::new(EndpointSet::default());
+        refresh(&version.spec, &set, Some(tenant)).await;
+        // A name that does not resolve is not remembered: strangers could fill the table with made-up tenants.
+        if set.available(now_ms).1 > 0 && self.own.len() < TENANTS_MAX {
+            let own = Own { spec: version.spec.clone(), set: set.clone(), used_ms: AtomicU64::new(now_ms) };
+            self.own.pin().insert(key, Arc::new(own));
+        }
+        set
+    }
+
+    async fn refresh_own(&self) {
+        let now_ms = self.clock.now_ms();
+        let used = |own: &Arc<Own>| now_ms.saturating_sub(own.used_ms.load(Relaxed)) < TENANT_IDLE_MS;
+        self.own.pin().retain(|_, own| used(own));
+        let all: Vec<_> = self.own.pin().iter().map(|(k, own)| (k.1.clone(), own.clone())).collect();
+        for (tenant, own) in all {
+            refresh(&own.spec, &own.set, Some(&tenant)).await;
+        }
+    }
+}
+
+/// A task that ends with its owner.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn start(version: &Arc<VersionRoute>) -> Vec<Task> {
+    let mut tasks = Vec::new();
+    if version.spec.endpoints.iter().any(|e| matches!(e, EndpointSpec::Name { .. })) {
+        let (spec, set) = (version.spec.clone(), version.endpoints.clone());
+        tasks.push(Task(tokio::spawn(async move {
+            loop {
+                let good = refresh(&spec, &set, None).await;
+                tokio::time::sleep(if good { RESOLVE_EVERY } else { RESOLVE_AGAIN }).await;
+            }
+        })));
+    }
+    if let Some(checker) = Checker::new(version) {
+        let version = version.clone();
+        tasks.push(Task(tokio::spawn(async move {
+            let mut tick = tokio::time::interval(checker.interval());
+            tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+            loop {
+                tick.tick().await;
+                let all = version.endpoints.all();
+                futures::future::join_all(all.iter().map(|e| checker.check(e, &version))).await;
+            }
+        })));
+    }
+    tasks
+}
+
+/// Looks up the names; false when one failed. What was known of a name that fails stays: old addresses beat none.
+async fn refresh(spec: &VersionSpec, set: &EndpointSet, tenant: Option<&str>) -> bool {
+    let mut good = true;
+    let mut addresses = Vec::new();
+    for endpoint in &spec.endpoints {
+        let (host, port) = match (endpoint, tenant) {
+            (EndpointSpec::Address(address), _) => {
+                addresses.push((*address, endpoint.to_string()));
+                continue;
+            }
+            (EndpointSpec::Name { host, port }, _) => (host.clone(), *port),
+            (EndpointSpec::PerTenant { host, port }, Some(tenant)) if is_label(tenant) => {
+                (host.replace("{tenant}", tenant), *port)
+            }
+            (EndpointSpec::PerTenant { .. }, _) => continue,
+        };
+        let name = format!("{host}:{port}");
+        match resolve(&host, port).await {
+            Ok(found) => addresses.extend(found.into_iter().map(|a| (a, name.clone()))),
+            Err(error) => {
+                good = false;
+                tracing::warn!(%name, %error, "the name of an endpoint could not be looked up");
+                let known = set.all();
+                addresses.extend(known.iter().filter(|e| *e.name == name).map(|e| (e.address, name.clone())));
+            }
+        }
+    }
+    set.update(addresses);
+    good
+}
+
+/// Only a tenant that is a single DNS label may become part of a host name; anything else could name another host.
+fn is_label(tenant: &str) -> bool {
+    let fine = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    tenant.len() <= 63 && !tenant.starts_with('-') && !tenant.ends_with('-') && tenant.bytes().all(fine)
+}

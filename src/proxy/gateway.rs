@@ -1,0 +1,460 @@
+//! The phases of a request as Pingora calls them. Each phase asks the pure functions and does what they say.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::prelude::{Error, Result};
+use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{ErrorSource, ErrorType};
+
+use super::clock::{Clock, unix_ms, unix_s};
+use super::context::{Assigned, RequestContext, set_cookie};
+use super::endpoints::EndpointKeeper;
+use super::front;
+use super::headers::{self, BadHead, HeadLimits, Origin};
+use super::outcome::{self, AttemptError, ErrorKind, Facts, Side};
+use super::refusal;
+use super::upstream;
+use crate::config::Settings;
+use crate::routing::{self, Decision, Drawn, Head, InUse, Routes, Silent};
+use crate::telemetry::{AccessLine, AccessLog, Draw, Metrics, Start};
+
+/// The data plane's request handler.
+pub(super) struct Gateway {
+    pub routes: Arc<ArcSwap<Routes>>,
+    pub settings: Arc<dyn Fn() -> Arc<Settings> + Send + Sync>,
+    pub keeper: Arc<EndpointKeeper>,
+    pub metrics: Arc<Metrics>,
+    pub access_log: Option<Arc<AccessLog>>,
+    pub clock: Clock,
+    pub draining: Arc<std::sync::atomic::AtomicBool>,
+}
+
+/// Why a request is not sent on.
+struct Refuse {
+    status: u16,
+    word: &'static str,
+}
+
+impl Gateway {
+    /// Everything that can be said before any I/O towards the service.
+    fn admit(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<(), Refuse> {
+        let settings = (self.settings)();
+        let limits = &settings.proxy.limits;
+        let head_limits = HeadLimits { size: limits.header_size, headers: limits.headers };
+        headers::check(session.req_header(), head_limits).map_err(|bad| match bad {
+            BadHead::Malformed => Refuse { status: 400, word: "malformed" },
+            BadHead::TooLarge => Refuse { status: 431, word: "header_too_large" },
+        })?;
+        let draining = self.draining.load(std::sync::atomic::Ordering::Relaxed);
+        session.set_keepalive(if draining { None } else { Some(limits.keepalive_timeout.as_secs().max(1)) });
+        session.set_write_timeout(Some(limits.write_timeout));
+        session.set_read_timeout(Some(limits.body_timeout));
+        let client = client_ip(session);
+        let trusted = settings.proxy.trusted.iter().any(|net| net.contains(&client));
+        let random = rand::random();
+        let routes = self.routes.load();
+        let header = session.req_header();
+        let head = Head {
+            method: &header.method,
+            host: headers::host(header),
+            path: header.uri.path(),
+            headers: &header.headers,
+            address: client,
+            trusted,
+            random,
+            now_s: unix_s(),
+        };
+        let decision = routing::decide(&routes, &head, &mut Silent)
+            .map_err(|refusal| Refuse { status: refusal.status(), word: refusal.as_str() })?;
+        ctx.body_limit = decision.service.spec.body_limit.or(limits.body_size);
+        if declared_length(header) > ctx.body_limit {
+            return Err(Refuse { status: 413, word: "body_too_large" });
+        }
+        ctx.request_id = headers::given_request_id(&header.headers).or_else(|| Some(headers::fresh_request_id(random)));
+        let stream = headers::is_stream(&header.headers);
+        self.begin(&decision, stream, is_tls(session), ctx);
+        Ok(())
+    }
+
+    /// Opens the request's entry in the tallies and remembers where it goes.
+    fn begin(&self, decision: &Decision<'_, '_>, stream: bool, secure: bool, ctx: &mut RequestContext) {
+        let draw = match (decision.drawn, decision.by_tenant, decision.tenant.as_deref()) {
+            (Drawn::Key(_), true, Some(tenant)) => Draw::Key(routing::tenant_hash(tenant)),
+            (Drawn::Coin, ..) => Draw::Coin,
+            (Drawn::Key(hash), ..) => Draw::Key(hash),
+            (Drawn::Chosen, ..) => Draw::Chosen,
+        };
+        let start = Start {
+            tenant: decision.tenant.as_deref(),
+            version: &decision.version.name,
+            now_us: ctx.started_us,
+            draw,
+            split: decision.split,
+            pooled: decision.by_tenant,
+        };
+        ctx.ticket = Some(decision.service.tally.begin(&start));
+        let cookie = decision.issue.as_ref().and_then(|(name, value, age)| set_cookie(name, value, *age, secure));
+        let tenant = decision.tenant.as_deref().and_then(|t| Some((t.to_owned(), HeaderValue::from_str(t).ok()?)));
+        ctx.assigned = Some(Assigned {
+            service: decision.service.clone(),
+            version: decision.version.clone(),
+            tenant,
+            strip: decision.strip,
+            stream,
+            cookie,
+        });
+    }
+
+    fn facts(&self, ctx: &RequestContext, error: Option<AttemptError>, sent_status: u16) -> Facts {
+        Facts {
+            refused: ctx.refused.is_some(),
+            attempted: ctx.attempts > 0,
+            upstream_status: ctx.upstream_status,
+            grpc_status: ctx.grpc_status,
+            error,
+            sent_status,
+        }
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = RequestContext;
+
+    fn new_ctx(&self) -> RequestContext {
+        RequestContext::default()
+    }
+
+    /// Pingora's default adds a compression module that is never used.
+    fn init_downstream_modules(&self, _: &mut HttpModules) {}
+
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<()> {
+        front::mark_head_arrived(session);
+        ctx.started_us = self.clock.now_us();
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<bool> {
+        let Err(Refuse { status, word }) = self.admit(session, ctx) else {
+            return Ok(false);
+        };
+        ctx.refused = Some(word);
+        self.metrics.refused(word);
+        let error = if status == 404 { "destination_not_found" } else { "http_request_denied" };
+        refusal::answer(session, status, error, refusal::sentence(status)).await?;
+        Ok(true)
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
+        let Some(assigned) = &ctx.assigned else {
+            return Error::e_explain(ErrorType::InternalError, "no version was decided");
+        };
+        let version = &assigned.version;
+        let now_ms = self.clock.now_ms();
+        let random = rand::random();
+        let tried = |e: &routing::Endpoint| ctx.has_tried(e.address);
+        let endpoint = match (&assigned.tenant, version.per_tenant) {
+            (Some((tenant, _)), true) => {
+                self.keeper.of_tenant(version, tenant).await.pick(random, now_ms, tried)
+            }
+            _ => version.endpoints.pick(random, now_ms, tried),
+        };
+        ctx.attempts += 1;
+        ctx.upstream_status = None;
+        let Some(endpoint) = endpoint else {
+            // A version whose name does not resolve cannot be reached: its failure, like a refused connection.
+            return Err(Error::explain(ErrorType::ConnectNoRoute, "the version has no endpoint").into_up());
+        };
+        let peer = upstream::peer(version, &endpoint, assigned.stream);
+        ctx.in_use = Some(InUse::new(endpoint));
+        ctx.uploading = !session.as_mut().is_body_done();
+        if ctx.uploading && let Some(ticket) = &mut ctx.ticket {
+            ticket.uploading();
+        }
+        Ok(Box::new(peer))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut RequestContext,
+    ) -> Result<()> {
+        let Some(assigned) = &ctx.assigned else { return Ok(()) };
+        let settings = (self.settings)();
+        let client = client_ip(session);
+        let trusted = settings.proxy.trusted.iter().any(|net| net.contains(&client));
+        let origin = Origin { client, trusted, tls: is_tls(session) };
+        let host = headers::host_value(session.req_header());
+        headers::forward(request, origin, host.as_ref(), assigned.service.spec.headers.forwarded)?;
+        headers::trace(request, rand::random(), rand::random())?;
+        if let Some(id) = &ctx.request_id {
+            request.insert_header(headers::X_REQUEST_ID, id.clone())?;
+        }
+        request.insert_header(headers::X_VERSION, assigned.version.name.as_str())?;
+        match &assigned.tenant {
+            Some((_, value)) => request.insert_header(headers::X_TENANT, value.clone())?,
+            None => drop(request.remove_header(&headers::X_TENANT)),
+        }
+        if let Some(host) = &assigned.version.spec.host {
+            request.insert_header(http::header::HOST, host.as_str())?;
+        }
+        rewrite_path(request, assigned)
+    }
+
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut RequestContext,
+    ) -> Result<()> {
+        if let Some(bytes) = body {
+            ctx.body_bytes += bytes.len() as u64;
+            if ctx.body_limit.is_some_and(|limit| ctx.body_bytes > limit) {
+                ctx.refused = Some("body_too_large");
+                self.metrics.refused("body_too_large");
+                return Err(Error::explain(ErrorType::HTTPStatus(413), "the request body is too large").into_down());
+            }
+            // An empty last frame of HTTP/2 would end a chunked body towards HTTP/1 twice and spoil the connection.
+            if bytes.is_empty() {
+                *body = None;
+            }
+        }
+        if end && ctx.uploading {
+            ctx.uploading = false;
+            if let Some(ticket) = &mut ctx.ticket {
+                ticket.restart(self.clock.now_us());
+            }
+        }
+        Ok(())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        _: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut RequestContext,
+    ) -> Result<()> {
+        if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(());
+        }
+        ctx.upstream_status = Some(response.status.as_u16());
+        ctx.grpc_status = grpc_status(&response.headers);
+        if let Some(ticket) = &mut ctx.ticket {
+            ticket.answered(self.clock.now_us());
+        }
+        if let Some(in_use) = &ctx.in_use {
+            in_use.endpoint().answered();
+        }
+        Ok(())
+    }
+
+    fn upstream_response_trailer_filter(
+        &self,
+        _: &mut Session,
+        trailers: &mut http::HeaderMap,
+        ctx: &mut RequestContext,
+    ) -> Result<()> {
+        ctx.grpc_status = grpc_status(trailers).or(ctx.grpc_status);
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        _: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut RequestContext,
+    ) -> Result<()> {
+        let Some(assigned) = &ctx.assigned else { return Ok(()) };
+        let show = assigned.service.spec.headers;
+        if show.version {
+            response.insert_header(headers::X_VERSION, assigned.version.name.as_str())?;
+        }
+        if show.server_timing {
+            let ms = self.clock.now_us().saturating_sub(ctx.started_us) as f64 / 1000.0;
+            response.append_header("server-timing", format!("switchback;dur={ms:.1}"))?;
+        }
+        if let Some(cookie) = &assigned.cookie {
+            response.append_header(http::header::SET_COOKIE, cookie.clone())?;
+        }
+        Ok(())
+    }
+
+    fn fail_to_connect(
+        &self,
+        _: &mut Session,
+        _: &HttpPeer,
+        ctx: &mut RequestContext,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        let kind = match error.etype() {
+            ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => ErrorKind::ConnectTimeout,
+            ErrorType::TLSHandshakeFailure | ErrorType::InvalidCert | ErrorType::HandshakeError => ErrorKind::Tls,
+            _ => ErrorKind::Connect,
+        };
+        ctx.error = Some(AttemptError { side: Side::Version, kind, reused: false, body_done: true });
+        let retries = ctx.assigned.as_ref().map_or(0, |a| a.service.spec.retries);
+        if let Some(in_use) = ctx.in_use.take() {
+            let endpoint = in_use.endpoint();
+            ctx.remember_tried(endpoint.address);
+            if endpoint.connect_failed(self.clock.now_ms()) {
+                tracing::warn!(endpoint = %endpoint.name, %error, "the endpoint is left out for a while: connections fail");
+            }
+        }
+        // Nothing was sent yet, so another endpoint may have the request whatever its method.
+        let others = ctx.assigned.as_ref().is_some_and(|a| a.version.endpoints.all().iter().any(|e| !ctx.has_tried(e.address)));
+        error.set_retry(others && ctx.attempts <= retries);
+        error
+    }
+
+    fn error_while_proxy(
+        &self,
+        peer: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        ctx: &mut RequestContext,
+        reused: bool,
+    ) -> Box<Error> {
+        let mut error = error.more_context(format!("to {peer}"));
+        error.retry.decide_reuse(reused);
+        let body_done = session.as_mut().is_body_done();
+        let attempt = AttemptError { side: side_of(&error), kind: kind_of(&error), reused, body_done };
+        ctx.error = Some(attempt);
+        let answered = session.response_written().is_some_and(|r| !r.status.is_informational());
+        let again = outcome::is_stale(attempt, ctx.upstream_status)
+            && session.req_header().method.is_idempotent()
+            && !answered
+            && !session.as_ref().retry_buffer_truncated();
+        error.set_retry(again);
+        error
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestContext) -> FailToProxy {
+        let body_done = session.as_mut().is_body_done();
+        let now = AttemptError { side: side_of(error), kind: kind_of(error), reused: false, body_done };
+        let attempt = match ctx.error {
+            // What the phases have seen says more than what is left of it here.
+            Some(seen) if seen.side == now.side || ctx.attempts > 0 && now.side == Side::Proxy => seen,
+            _ => now,
+        };
+        ctx.error = Some(attempt);
+        let (status, proxy_error) = outcome::answer_for(attempt, ctx.upstream_status);
+        if status > 0 && session.response_written().is_none() {
+            let _gone = refusal::answer(session, status, proxy_error, refusal::sentence(status)).await;
+        }
+        session.set_keepalive(None);
+        FailToProxy { error_code: status, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestContext) {
+        let sent = session.response_written().map_or(0, |r| r.status.as_u16());
+        let failed = error.map(|e| {
+            let now = AttemptError { side: side_of(e), kind: kind_of(e), reused: false, body_done: true };
+            ctx.error.unwrap_or(now)
+        });
+        let outcome = outcome::classify(&self.facts(ctx, failed, sent));
+        let now_us = self.clock.now_us();
+        if let Some(ticket) = &mut ctx.ticket {
+            ticket.finish(outcome, now_us);
+        }
+        ctx.in_use = None;
+        let Some(log) = &self.access_log else { return };
+        let header = session.req_header();
+        let client = client_ip(session).to_string();
+        let assigned = ctx.assigned.as_ref();
+        let tenant = assigned.and_then(|a| a.tenant.as_ref());
+        log.write(&AccessLine {
+            at_ms: unix_ms(),
+            service: assigned.map_or("", |a| a.service.spec.name.as_str()),
+            tenant: tenant.map_or("", |(t, _)| t.as_str()),
+            version: assigned.map_or("", |a| a.version.name.as_str()),
+            method: header.method.as_str(),
+            path: header.uri.path(),
+            status: sent,
+            duration_us: now_us.saturating_sub(ctx.started_us),
+            bytes: session.body_bytes_sent() as u64,
+            client: &client,
+            request_id: ctx.request_id.as_ref().and_then(|v| v.to_str().ok()).unwrap_or_default(),
+            fault: outcome.fault.as_str(),
+            why: ctx.refused.or_else(|| error.map(|e| e.etype().as_str())).unwrap_or_default(),
+        });
+    }
+
+    fn suppress_error_log(&self, _: &Session, _: &RequestContext, _: &Error) -> bool {
+        // Every request is counted by outcome and may be in the access log; a line each would drown a bad minute.
+        true
+    }
+
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &RequestContext, _: &Error, _: ProxyWarnLogContext) -> bool {
+        true
+    }
+}
+
+fn client_ip(session: &Session) -> IpAddr {
+    let address = session.client_addr().and_then(|a| a.as_inet());
+    address.map_or(IpAddr::from([0, 0, 0, 0]), |a| a.ip().to_canonical())
+}
+
+fn is_tls(session: &Session) -> bool {
+    session.digest().is_some_and(|d| d.ssl_digest.is_some())
+}
+
+fn declared_length(header: &RequestHeader) -> Option<u64> {
+    header.headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}
+
+fn grpc_status(headers: &http::HeaderMap) -> Option<u16> {
+    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+}
+
+/// Removes the tenant's prefix and applies the version's rewrite; the query stays.
+fn rewrite_path(request: &mut RequestHeader, assigned: &Assigned) -> Result<()> {
+    let rewrite = assigned.version.spec.rewrite.as_ref();
+    if assigned.strip == 0 && rewrite.is_none() {
+        return Ok(());
+    }
+    let path = request.uri.path();
+    let stripped = match path.get(assigned.strip..) {
+        None | Some("") => "/",
+        Some(rest) => rest,
+    };
+    let rewritten = rewrite.and_then(|r| routing::rewrite(stripped, &r.from, &r.to));
+    let path = rewritten.as_deref().unwrap_or(stripped);
+    let new = match request.uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    request.set_raw_path(new.as_bytes())
+}
+
+fn side_of(error: &Error) -> Side {
+    match error.esource() {
+        ErrorSource::Downstream => Side::Client,
+        ErrorSource::Upstream => Side::Version,
+        ErrorSource::Internal | ErrorSource::Unset => Side::Proxy,
+    }
+}
+
+fn kind_of(error: &Error) -> ErrorKind {
+    match error.etype() {
+        ErrorType::HTTPStatus(status) => ErrorKind::Status(*status),
+        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => ErrorKind::ConnectTimeout,
+        ErrorType::ConnectRefused | ErrorType::ConnectNoRoute | ErrorType::ConnectError | ErrorType::SocketError => {
+            ErrorKind::Connect
+        }
+        ErrorType::TLSHandshakeFailure | ErrorType::InvalidCert | ErrorType::HandshakeError => ErrorKind::Tls,
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => ErrorKind::Timeout,
+        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => ErrorKind::Closed,
+        ErrorType::InvalidHTTPHeader | ErrorType::H1Error | ErrorType::InvalidH2 => ErrorKind::Protocol,
+        _ => ErrorKind::Other,
+    }
+}

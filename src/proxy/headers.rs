@@ -1,0 +1,263 @@
+//! Headers on the way: what a request must look like, what endpoints are told, what clients are told.
+
+use std::net::IpAddr;
+
+use http::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::{HeaderMap, Version};
+use pingora::http::RequestHeader;
+use pingora::prelude::Result;
+
+/// The id of a request.
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The version that serves it.
+pub(super) const X_VERSION: HeaderName = HeaderName::from_static("x-switchback-version");
+/// The tenant that it belongs to.
+pub(super) const X_TENANT: HeaderName = HeaderName::from_static("x-switchback-tenant");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// The longest request id that is taken over.
+const REQUEST_ID_MAX: usize = 128;
+
+/// Why a request head is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BadHead {
+    /// 400.
+    Malformed,
+    /// 431.
+    TooLarge,
+}
+
+/// What a request head may use up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HeadLimits {
+    pub size: u64,
+    pub headers: usize,
+}
+
+/// Whether a request head is unambiguous and small enough.
+pub(super) fn check(header: &RequestHeader, limits: HeadLimits) -> Result<(), BadHead> {
+    let headers = &header.headers;
+    if headers.len() > limits.headers {
+        return Err(BadHead::TooLarge);
+    }
+    let size: usize = headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
+    if (size + header.raw_path().len()) as u64 > limits.size {
+        return Err(BadHead::TooLarge);
+    }
+    let malformed = match header.version {
+        Version::HTTP_2 => header.uri.authority().is_none() && headers.get(HOST).is_none(),
+        Version::HTTP_11 => headers.get_all(HOST).iter().count() != 1,
+        _ => headers.get_all(HOST).iter().count() > 1,
+    };
+    let host_bad = headers.get(HOST).is_some_and(|h| !is_host(h.as_bytes()));
+    let lengths = headers.get_all(CONTENT_LENGTH).iter().count();
+    let both = lengths > 0 && headers.contains_key(TRANSFER_ENCODING);
+    if malformed || host_bad || lengths > 1 || both {
+        return Err(BadHead::Malformed);
+    }
+    Ok(())
+}
+
+/// Letters, digits and what may stand in a host with port; no lists, no user names, no paths.
+fn is_host(bytes: &[u8]) -> bool {
+    bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']'))
+}
+
+/// The host of a request without its port.
+pub(super) fn host(header: &RequestHeader) -> &str {
+    let authority = header.uri.authority().map(|a| a.as_str());
+    let raw = authority.or_else(|| header.headers.get(HOST).and_then(|h| h.to_str().ok())).unwrap_or_default();
+    let raw = raw.rsplit_once('@').map_or(raw, |(_, host)| host);
+    match raw.strip_prefix('[') {
+        Some(v6) => v6.split_once(']').map_or(raw, |(host, _)| host),
+        None => raw.split_once(':').map_or(raw, |(host, _)| host),
+    }
+}
+
+/// The host as the client wrote it, with port.
+pub(super) fn host_value(header: &RequestHeader) -> Option<HeaderValue> {
+    let from_uri = || header.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
+    header.headers.get(HOST).cloned().or_else(from_uri)
+}
+
+/// Whether long pauses are normal: WebSocket, server-sent events, gRPC.
+pub(super) fn is_stream(headers: &HeaderMap) -> bool {
+    let begins = |name: HeaderName, text: &[u8]| headers.get(name).is_some_and(|v| v.as_bytes().starts_with(text));
+    headers.contains_key(http::header::UPGRADE)
+        || begins(http::header::CONTENT_TYPE, b"application/grpc")
+        || headers.get(http::header::ACCEPT).is_some_and(|v| contains(v.as_bytes(), b"text/event-stream"))
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|w| w == part)
+}
+
+/// The id that came with the request, if it is one.
+pub(super) fn given_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    let id = headers.get(X_REQUEST_ID)?;
+    let fine = !id.is_empty() && id.len() <= REQUEST_ID_MAX && id.as_bytes().iter().all(u8::is_ascii_graphic);
+    fine.then(|| id.clone())
+}
+
+/// A fresh id: 128 bits as hexadecimal digits.
+pub(super) fn fresh_request_id(random: [u64; 2]) -> HeaderValue {
+    let mut text = [0; 32];
+    write_hex(&mut text[..16], random[0]);
+    write_hex(&mut text[16..], random[1]);
+    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
+}
+
+fn write_hex(into: &mut [u8], number: u64) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (i, place) in into.iter_mut().enumerate() {
+        *place = DIGITS[(number >> (60 - 4 * i)) as usize & 15];
+    }
+}
+
+/// Whom a request comes from, as endpoints are told.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Origin {
+    pub client: IpAddr,
+    pub trusted: bool,
+    pub tls: bool,
+}
+
+/// Tells the endpoint whom the request comes from. A stranger's own claims are replaced, a trusted proxy's continued.
+pub(super) fn forward(header: &mut RequestHeader, origin: Origin, host: Option<&HeaderValue>, rfc7239: bool) -> Result<()> {
+    let before = |name: HeaderName, headers: &HeaderMap| {
+        let mut joined = Vec::new();
+        for value in headers.get_all(name) {
+            joined.extend_from_slice(value.as_bytes());
+            joined.extend_from_slice(b", ");
+        }
+        joined
+    };
+    let mut client = if origin.trusted { before(X_FORWARDED_FOR, &header.headers) } else { Vec::new() };
+    client.extend_from_slice(origin.client.to_string().as_bytes());
+    if rfc7239 {
+        let mut element = if origin.trusted { before(FORWARDED, &header.headers) } else { Vec::new() };
+        element.extend_from_slice(forwarded_element(origin, host).as_bytes());
+        header.insert_header(FORWARDED, element)?;
+    } else if !origin.trusted {
+        header.remove_header(&FORWARDED);
+    }
+    header.insert_header(X_FORWARDED_FOR, client)?;
+    if !origin.trusted || !header.headers.contains_key(X_FORWARDED_PROTO) {
+        header.insert_header(X_FORWARDED_PROTO, if origin.tls { "https" } else { "http" })?;
+    }
+    if !origin.trusted || !header.headers.contains_key(X_FORWARDED_HOST) {
+        match host {
+            Some(host) => header.insert_header(X_FORWARDED_HOST, host.clone())?,
+            None => drop(header.remove_header(&X_FORWARDED_HOST)),
+        }
+    }
+    Ok(())
+}
+
+fn forwarded_element(origin: Origin, host: Option<&HeaderValue>) -> String {
+    let client = match origin.client {
+        IpAddr::V4(v4) => v4.to_string(),
+        IpAddr::V6(v6) => format!("\"[{v6}]\""),
+    };
+    let proto = if origin.tls { "https" } else { "http" };
+    match host.and_then(|h| h.to_str().ok()) {
+        Some(host) => format!("for={client};host=\"{host}\";proto={proto}"),
+        None => format!("for={client};proto={proto}"),
+    }
+}
+
+/// Passes a trace on, or begins one (W3C Trace Context) that nobody has asked to record.
+pub(super) fn trace(header: &mut RequestHeader, random: [u64; 2], span: u64) -> Result<()> {
+    if header.headers.contains_key(TRACEPARENT) {
+        return Ok(());
+    }
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    write_hex(&mut text[3..19], random[0]);
+    write_hex(&mut text[19..35], random[1] | 1);
+    write_hex(&mut text[36..52], span | 1);
+    header.insert_header(TRACEPARENT, text.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits { size: 1_000, headers: 5 };
+
+    fn request(headers: &[(&str, &str)]) -> RequestHeader {
+        let mut header = RequestHeader::build("GET", b"/x?y=1", None).unwrap();
+        for (name, value) in headers {
+            header.append_header((*name).to_owned(), *value).unwrap();
+        }
+        header
+    }
+
+    #[test]
+    fn an_ambiguous_head_is_refused() {
+        assert_eq!(check(&request(&[("host", "a.example:80")]), LIMITS), Ok(()));
+        let malformed: [&[(&str, &str)]; 7] = [
+            &[],
+            &[("host", "a"), ("host", "a")],
+            &[("host", "a, b")],
+            &[("host", "user@a")],
+            &[("host", "a/b")],
+            &[("host", "a"), ("content-length", "1"), ("content-length", "1")],
+            &[("host", "a"), ("content-length", "1"), ("transfer-encoding", "chunked")],
+        ];
+        for headers in malformed {
+            assert_eq!(check(&request(headers), LIMITS), Err(BadHead::Malformed), "{headers:?}");
+        }
+        assert_eq!(check(&request(&[("host", "a"), ("x", &"y".repeat(1_000))]), LIMITS), Err(BadHead::TooLarge));
+        assert_eq!(check(&request(&[("a", "1"); 6]), LIMITS), Err(BadHead::TooLarge));
+    }
+
+    #[test]
+    fn hosts_lose_their_port() {
+        assert_eq!(host(&request(&[("host", "A.example:8080")])), "A.example");
+        assert_eq!(host(&request(&[("host", "[::1]:8080")])), "::1");
+        assert_eq!(host(&request(&[])), "");
+    }
+
+    #[test]
+    fn a_strangers_claims_are_replaced() {
+        let claims = [("x-forwarded-for", "1.1.1.1"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "evil"), ("forwarded", "for=1.1.1.1")];
+        let own = HeaderValue::from_static("a.example");
+        let after = |trusted, rfc7239| {
+            let mut header = request(&claims);
+            let origin = Origin { client: [9, 9, 9, 9].into(), trusted, tls: false };
+            forward(&mut header, origin, Some(&own), rfc7239).unwrap();
+            ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"]
+                .map(|n| header.headers.get(n).map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default())
+        };
+        assert_eq!(after(false, false), ["9.9.9.9", "http", "a.example", ""]);
+        assert_eq!(after(true, false), ["1.1.1.1, 9.9.9.9", "https", "evil", "for=1.1.1.1"]);
+        assert_eq!(after(false, true)[3], "for=9.9.9.9;host=\"a.example\";proto=http");
+        assert_eq!(after(true, true)[3], "for=1.1.1.1, for=9.9.9.9;host=\"a.example\";proto=http");
+    }
+
+    #[test]
+    fn ids_and_traces_are_passed_on_or_made() {
+        assert_eq!(fresh_request_id([1, 0xabc]), "00000000000000010000000000000abc");
+        assert_eq!(given_request_id(&request(&[("x-request-id", "r-1")]).headers).unwrap(), "r-1");
+        assert_eq!(given_request_id(&request(&[("x-request-id", "a b")]).headers), None);
+        assert_eq!(given_request_id(&request(&[("x-request-id", &"r".repeat(129))]).headers), None);
+        let mut header = request(&[]);
+        trace(&mut header, [2, 3], 4).unwrap();
+        let wanted = "00-00000000000000020000000000000003-0000000000000005-00";
+        assert_eq!(header.headers.get("traceparent").unwrap(), wanted);
+        trace(&mut header, [7, 7], 7).unwrap();
+        assert_eq!(header.headers.get("traceparent").unwrap(), wanted);
+    }
+
+    #[test]
+    fn streams_are_recognised() {
+        assert!(is_stream(&request(&[("accept", "text/html, text/event-stream")]).headers));
+        assert!(is_stream(&request(&[("upgrade", "websocket")]).headers));
+        assert!(is_stream(&request(&[("content-type", "application/grpc+proto")]).headers));
+        assert!(!is_stream(&request(&[("accept", "*/*")]).headers));
+    }
+}

@@ -1,0 +1,23 @@
+//! The data plane: takes requests in, sends each to the version that the routes decide, and counts what came of it.
+//!
+//! The only room that knows Pingora's request phases. It knows neither the control room nor the store: it reads the
+//! published routes and adds to the tallies. If everything else is broken, traffic flows on.
+
+mod clock;
+mod context;
+mod endpoints;
+mod front;
+mod gateway;
+mod headers;
+mod health;
+mod listen;
+mod outcome;
+mod refusal;
+mod resolve;
+mod server;
+mod tls;
+mod upstream;
+
+pub use clock::Clock;
+pub use endpoints::EndpointKeeper;
+pub use server::{ProxyHandle, ProxyParts, StartProxyError, start};

@@ -1,0 +1,51 @@
+//! The connection that an attempt uses: where to, how long to wait, and with whom it may be shared.
+
+use std::time::Duration;
+
+use pingora::protocols::ALPN;
+use pingora::upstreams::peer::HttpPeer;
+
+use crate::model::Timeouts;
+use crate::routing::{Endpoint, VersionRoute};
+
+/// Requests that share one HTTP/2 connection.
+const H2_STREAMS: usize = 100;
+/// Flow-control window of one stream. Small beside the connection's, so that one reader that stops cannot starve the
+/// others on its connection.
+const H2_STREAM_WINDOW: u32 = 256 << 10;
+/// Flow-control window of one connection.
+const H2_CONNECTION_WINDOW: u32 = 64 << 20;
+
+/// The peer of one attempt.
+pub(super) fn peer(version: &VersionRoute, endpoint: &Endpoint, stream: bool) -> HttpPeer {
+    let spec = &version.spec;
+    let server_name = match &spec.tls {
+        Some(tls) => tls.server_name.clone().unwrap_or_else(|| endpoint.host.to_string()),
+        None => String::new(),
+    };
+    // From an address, never from a name: a name would be looked up here and now, blocking the thread.
+    let mut peer = HttpPeer::new(endpoint.address, spec.tls.is_some(), server_name);
+    peer.group_key = version.group_key;
+    let options = &mut peer.options;
+    set_timeouts(options, &spec.timeouts, stream);
+    if let Some(tls) = &spec.tls {
+        options.verify_cert = tls.verify;
+        options.verify_hostname = tls.verify;
+    }
+    if spec.http2 {
+        options.alpn = ALPN::H2;
+        options.max_h2_streams = H2_STREAMS;
+        options.h2_stream_window_size = Some(H2_STREAM_WINDOW);
+        options.h2_connection_window_size = Some(H2_CONNECTION_WINDOW);
+        options.h2_ping_interval = Some(Duration::from_secs(20));
+    }
+    peer
+}
+
+fn set_timeouts(options: &mut pingora::upstreams::peer::PeerOptions, timeouts: &Timeouts, stream: bool) {
+    options.connection_timeout = Some(timeouts.connect);
+    options.total_connection_timeout = Some(timeouts.connect);
+    options.read_timeout = Some(if stream { timeouts.stream } else { timeouts.response });
+    options.write_timeout = Some(if stream { timeouts.stream } else { timeouts.idle });
+    options.idle_timeout = Some(timeouts.keepalive);
+}

@@ -1,0 +1,372 @@
+//! The decision: which version serves a request, made once, before any I/O.
+//!
+//! Exclusions win over everything; then come pins (user, tenant, group), a tester's choice, a version's own path, and at
+//! last the split of the tenant, its group or the service. `explain` walks the same code with a trace.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::{HeaderMap, Method};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use super::cookie;
+use super::matching::has_prefix;
+use super::routes::{Routes, ServiceRoute, VersionRoute};
+use crate::model::{Bucket, GroupName, KeySource, Pin, Split, UserName, VersionName};
+
+/// What the decision looks at: the head of a request and two things that only the shell can know.
+#[derive(Debug, Clone, Copy)]
+pub struct Head<'h> {
+    /// Method.
+    pub method: &'h Method,
+    /// Host without port.
+    pub host: &'h str,
+    /// Path without query.
+    pub path: &'h str,
+    /// Headers.
+    pub headers: &'h HeaderMap,
+    /// The client's address.
+    pub address: IpAddr,
+    /// Whether the connection comes from a trusted address.
+    pub trusted: bool,
+    /// Fresh random numbers.
+    pub random: [u64; 2],
+    /// Seconds since the Unix epoch.
+    pub now_s: u64,
+}
+
+/// Why no version serves a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// No service matches: 404.
+    NoService,
+    /// A tenant is needed and none is named: 404.
+    UnknownTenant,
+    /// A source names the tenant ambiguously or with characters that no tenant has: 400.
+    BadTenant,
+    /// Two sources name different tenants: 400.
+    TenantConflict,
+}
+
+impl Refusal {
+    /// The status that the client gets.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::NoService | Self::UnknownTenant => 404,
+            Self::BadTenant | Self::TenantConflict => 400,
+        }
+    }
+
+    /// One word for metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoService => "no_service",
+            Self::UnknownTenant => "unknown_tenant",
+            Self::BadTenant => "bad_tenant",
+            Self::TenantConflict => "tenant_conflict",
+        }
+    }
+}
+
+/// How the version came about, which decides whether the request is evidence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drawn {
+    /// A coin was flipped for this request alone.
+    Coin,
+    /// A coin was flipped for the key once; its hash tells keys apart.
+    Key(u64),
+    /// Somebody chose: no coin, no evidence.
+    Chosen,
+}
+
+/// Which version serves a request and how that came about.
+#[derive(Debug, Clone)]
+pub struct Decision<'r, 'h> {
+    /// The service.
+    pub service: &'r Arc<ServiceRoute>,
+    /// The version.
+    pub version: &'r Arc<VersionRoute>,
+    /// The tenant, if there is one.
+    pub tenant: Option<Cow<'h, str>>,
+    /// The split that the request followed; none when a barred version makes its shares void as evidence.
+    pub split: Option<&'r Split>,
+    /// How the version came about.
+    pub drawn: Drawn,
+    /// Whether the key is the tenant, so that evidence is counted over tenants.
+    pub by_tenant: bool,
+    /// A key to give to the client: name of the cookie, its value, and how long it lasts in seconds.
+    pub issue: Option<(&'r str, String, u64)>,
+    /// Length of the path prefix that is removed, in bytes.
+    pub strip: usize,
+}
+
+/// Takes note of the steps of a decision.
+pub trait Trace {
+    /// One step; the sentence is only made when somebody listens.
+    fn step(&mut self, step: &'static str, detail: impl FnOnce() -> String);
+}
+
+/// Nobody listens.
+#[derive(Debug)]
+pub struct Silent;
+
+impl Trace for Silent {
+    fn step(&mut self, _: &'static str, _: impl FnOnce() -> String) {}
+}
+
+/// The key of a request, before it is hashed with a split's salt.
+enum Key<'h> {
+    Text(Cow<'h, str>),
+    Address([u8; 16]),
+    Nothing,
+}
+
+/// Decides.
+///
+/// # Errors
+/// [`Refusal`] when no service matches or the tenant cannot be told.
+pub fn decide<'r, 'h>(
+    routes: &'r Routes,
+    head: &Head<'h>,
+    trace: &mut impl Trace,
+) -> Result<Decision<'r, 'h>, Refusal> {
+    let found = routes.identifier.find(head)?;
+    let path = match &head.path[found.strip..] {
+        "" => "/",
+        rest => rest,
+    };
+    let Some((at, rule)) = routes.matcher.find(head.method, head.host, path, head.headers) else {
+        return Err(Refusal::NoService);
+    };
+    let service = &routes.services[at];
+    trace.step("match", || format!("service {} matches by {}", service.spec.name, describe_rule(rule)));
+    trace.step("tenant", || match &found.tenant {
+        Some(tenant) => format!("tenant {tenant}, by source {} of tenants.identify", found.source.map_or(0, |s| s + 1)),
+        None => "no tenant; the service's own split applies".to_owned(),
+    });
+    let mut issue = None;
+    let (key, named, by_tenant) = find_key(service, head, found.tenant.as_ref(), &mut issue, trace);
+    let user = if named && let Key::Text(text) = &key { Some(&**text) } else { None };
+    let tenant = found.tenant.as_deref();
+    let groups = tenant.and_then(|t| routes.groups.get(t)).map_or(&[][..], |g| g);
+    let split = effective_split(service, tenant, groups, trace);
+    let (hash, drawn) = match &key {
+        Key::Text(text) => keyed(xxh3_64_with_seed(text.as_bytes(), split.salt)),
+        Key::Address(bytes) => keyed(xxh3_64_with_seed(bytes, split.salt)),
+        Key::Nothing => (head.random[0], Drawn::Coin),
+    };
+    let chosen = chosen(service, head, path, user, tenant, groups, trace);
+    let (name, drawn) = match chosen {
+        Some(version) => (version, Drawn::Chosen),
+        None => {
+            let bucket = Bucket::of_hash(hash);
+            let version = service.state.version_for(split, bucket);
+            trace.step("bucket", || {
+                let seed = split.salt;
+                format!("bucket {} of 10000 under salt {seed:016x}; the split gives it to {}", bucket.index(), split.version_at(bucket))
+            });
+            (version, drawn)
+        }
+    };
+    let (name, drawn) = exclude(service, name, drawn, user, tenant, groups, trace);
+    let version = service.version(name.as_str()).unwrap_or_else(|| service.baseline());
+    trace.step("version", || format!("version {} serves the request", version.name));
+    let sound = service.state.bars.is_empty() || split.slices.iter().all(|s| service.state.barred(&s.version, split).is_none());
+    Ok(Decision { service, version, tenant: found.tenant, split: sound.then_some(split), drawn, by_tenant, issue, strip: found.strip })
+}
+
+fn keyed(hash: u64) -> (u64, Drawn) {
+    (hash, Drawn::Key(hash))
+}
+
+/// The first sticky source that is present. Also tells whether the key names a user and whether it is the tenant.
+fn find_key<'r, 'h>(
+    service: &'r ServiceRoute,
+    head: &Head<'h>,
+    tenant: Option<&Cow<'h, str>>,
+    issue: &mut Option<(&'r str, String, u64)>,
+    trace: &mut impl Trace,
+) -> (Key<'h>, bool, bool) {
+    for source in &service.spec.sticky {
+        match source {
+            KeySource::Header(name) => {
+                if let Some(value) = head.headers.get(name).and_then(|v| v.to_str().ok()).filter(|v| !v.is_empty()) {
+                    trace.step("key", || format!("key {value:?} from header {name}"));
+                    return (Key::Text(Cow::Borrowed(value)), true, false);
+                }
+            }
+            KeySource::Cookie(name) => {
+                if let Some(value) = cookie::find(head.headers, name).filter(|v| !v.is_empty()) {
+                    trace.step("key", || format!("key {value:?} from cookie {name}"));
+                    return (Key::Text(Cow::Borrowed(value)), true, false);
+                }
+            }
+            KeySource::Issued { name, max_age } => {
+                let (service_name, tenant) = (service.spec.name.as_str(), tenant.map_or("", |t| &**t));
+                if let Some(value) = cookie::find(head.headers, name)
+                    && service.signer.accepts(service_name, tenant, value)
+                {
+                    trace.step("key", || format!("key from the proxy's own cookie {name}"));
+                    return (Key::Text(Cow::Borrowed(value)), false, false);
+                }
+                let value = service.signer.issue(service_name, tenant, head.random);
+                *issue = Some((name, value.clone(), max_age.as_secs()));
+                trace.step("key", || format!("a new key, given to the client in cookie {name}"));
+                return (Key::Text(Cow::Owned(value)), false, false);
+            }
+            KeySource::Address => {
+                trace.step("key", || format!("key from the address {}", head.address));
+                return (Key::Address(address_key(head.address)), false, false);
+            }
+            KeySource::Tenant => {
+                if let Some(tenant) = tenant {
+                    trace.step("key", || format!("the key is the tenant {tenant}"));
+                    return (Key::Text(tenant.clone()), false, true);
+                }
+            }
+        }
+    }
+    trace.step("key", || "no key; a coin is flipped for each request".to_owned());
+    (Key::Nothing, false, false)
+}
+
+/// IPv6 clients own a /64 and change addresses within it, so only the network part is the key.
+fn address_key(address: IpAddr) -> [u8; 16] {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => {
+            let mut octets = v6.octets();
+            octets[8..].fill(0);
+            octets
+        }
+    }
+}
+
+/// Tenant before group before service.
+fn effective_split<'r>(
+    service: &'r ServiceRoute,
+    tenant: Option<&str>,
+    groups: &[GroupName],
+    trace: &mut impl Trace,
+) -> &'r Split {
+    let live = &service.state;
+    let group = if live.groups.is_empty() { None } else { groups.iter().find_map(|g| live.groups.get_key_value(g)) };
+    let parent = group.map_or(&live.split, |(_, split)| split);
+    let own = tenant.and_then(|t| service.tenants.get(t)).map(|own| &own.split);
+    // A brake on a tenant that has no split of its own lasts only as long as what it inherits.
+    let current = |split: &&Split| split.brake.as_ref().and_then(|b| b.follows).is_none_or(|a| a == parent.attempt);
+    let split = own.filter(current).unwrap_or(parent);
+    trace.step("split", || {
+        let whose = match (own.filter(current), group) {
+            (Some(_), _) => format!("tenant {}", tenant.unwrap_or_default()),
+            (None, Some((group, _))) => format!("group {group}"),
+            (None, None) => "the service".to_owned(),
+        };
+        format!("the split of {whose}: {} (epoch {})", split.weights(), split.epoch)
+    });
+    split
+}
+
+/// Pins before a tester's choice before a version's own path.
+fn chosen<'r>(
+    service: &'r ServiceRoute,
+    head: &Head<'_>,
+    path: &str,
+    user: Option<&str>,
+    tenant: Option<&str>,
+    groups: &[GroupName],
+    trace: &mut impl Trace,
+) -> Option<&'r VersionName> {
+    let pins = &service.state.pins;
+    if !pins.is_empty() {
+        let user = user.filter(|u| UserName::allows(u)).and_then(|u| pins.users.get(u)).map(|p| ("user", p));
+        let tenant = || tenant.and_then(|t| pins.tenants.get(t)).map(|p| ("tenant", p));
+        let group = || groups.iter().find_map(|g| pins.groups.get(g)).map(|p| ("group", p));
+        let to = |found: Option<(&'static str, &'r Pin)>| match found {
+            Some((kind, Pin::Version(version))) => Some((kind, version)),
+            _ => None,
+        };
+        if let Some((kind, version)) = to(user).or_else(|| to(tenant())).or_else(|| to(group())) {
+            trace.step("pin", || format!("the {kind} is pinned to {version}"));
+            return Some(version);
+        }
+    }
+    if let Some(choose) = &service.spec.choose {
+        let header = choose.header.as_ref().and_then(|n| head.headers.get(n)).and_then(|v| v.to_str().ok());
+        let wish = header.or_else(|| choose.cookie.as_deref().and_then(|n| cookie::find(head.headers, n)));
+        if let Some(version) = wish.and_then(|w| granted(service, w, head.trusted, choose.secret.as_deref())) {
+            trace.step("choice", || format!("the client chose {version}, with the secret or from a trusted address"));
+            return Some(version);
+        }
+    }
+    let by_path = service.paths.iter().find(|(prefix, _)| has_prefix(path, prefix));
+    by_path.map(|(prefix, at)| {
+        let version = &service.versions[*at].name;
+        trace.step("path", || format!("the path {prefix} belongs to {version}"));
+        version
+    })
+}
+
+/// The version that a tester asks for, if the tester may.
+fn granted<'r>(service: &'r ServiceRoute, wish: &str, trusted: bool, secret: Option<&str>) -> Option<&'r VersionName> {
+    use subtle::ConstantTimeEq as _;
+    let (version, given) = wish.split_once(':').map_or((wish, None), |(v, s)| (v, Some(s)));
+    let knows = match (secret, given) {
+        (Some(secret), Some(given)) => bool::from(secret.as_bytes().ct_eq(given.as_bytes())),
+        _ => false,
+    };
+    let version = (trusted || knows).then(|| service.version(version)).flatten()?;
+    Some(&version.name)
+}
+
+/// An excluded version gives way to the baseline, and the request is no evidence.
+fn exclude<'r>(
+    service: &'r ServiceRoute,
+    version: &'r VersionName,
+    drawn: Drawn,
+    user: Option<&str>,
+    tenant: Option<&str>,
+    groups: &[GroupName],
+    trace: &mut impl Trace,
+) -> (&'r VersionName, Drawn) {
+    let pins = &service.state.pins;
+    if pins.is_empty() {
+        return (version, drawn);
+    }
+    let user = user.filter(|u| UserName::allows(u)).and_then(|u| pins.users.get(u));
+    let tenant = tenant.and_then(|t| pins.tenants.get(t));
+    let group = groups.iter().filter_map(|g| pins.groups.get(g));
+    let mut excluded = user.into_iter().chain(tenant).chain(group).filter_map(|p| match p {
+        Pin::Exclude(excluded) => Some(excluded),
+        Pin::Version(_) => None,
+    });
+    let first = excluded.next();
+    let Some(any) = first else { return (version, drawn) };
+    if any == version || excluded.any(|e| e == version) {
+        let baseline = &service.baseline().name;
+        trace.step("exclude", || format!("{version} is excluded here; the baseline {baseline} takes its place"));
+        return (baseline, Drawn::Chosen);
+    }
+    // Who can never reach a canary is not part of the comparison either.
+    (version, Drawn::Chosen)
+}
+
+/// A hash for evidence when the key is the tenant: the same for every split.
+pub fn tenant_hash(tenant: &str) -> u64 {
+    xxh3_64(tenant.as_bytes())
+}
+
+fn describe_rule(rule: &crate::model::MatchRule) -> String {
+    let mut parts = Vec::new();
+    parts.extend(rule.host.as_ref().map(|h| format!("host {h}")));
+    parts.extend(rule.path.as_ref().map(|p| format!("path {p}")));
+    parts.extend(rule.headers.iter().map(|(n, v)| match v {
+        Some(v) => format!("header {n}: {v}"),
+        None => format!("header {n}"),
+    }));
+    if !rule.methods.is_empty() {
+        parts.push(format!("method {}", rule.methods.iter().map(Method::as_str).collect::<Vec<_>>().join("|")));
+    }
+    parts.join(", ")
+}

@@ -1,0 +1,289 @@
+//! The routes: the state compiled for reading. Requests see nothing else.
+//!
+//! Compiling is pure and can fail; publishing what was compiled cannot. A change recompiles only the service that it
+//! touches, and a service's tenants are shared with the state, so the cost does not grow with their number.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::cookie::CookieSigner;
+use super::endpoints::EndpointSet;
+use super::matching::Matcher;
+use super::tenant::{Identifier, TokenKeyError};
+use crate::model::{
+    EndpointSpec, GroupName, Pin, ServiceName, ServiceSpec, ServiceState, Split, State, Structure, TenantMap, TenantName,
+    VersionName, VersionSpec,
+};
+use crate::telemetry::{ServiceTally, Tallies};
+
+/// Everything a request needs, at one revision.
+pub struct Routes {
+    /// Revision of the state that this was compiled from.
+    pub revision: u64,
+    /// How tenants are found.
+    pub identifier: Arc<Identifier>,
+    /// Which service a request belongs to.
+    pub matcher: Arc<Matcher>,
+    /// Services, in the order that the matcher knows.
+    pub services: Vec<Arc<ServiceRoute>>,
+    /// Groups of each tenant that is in any, by name.
+    pub groups: Arc<HashMap<TenantName, Box<[GroupName]>>>,
+}
+
+/// One service, compiled.
+pub struct ServiceRoute {
+    /// Its structure.
+    pub spec: Arc<ServiceSpec>,
+    /// Its live part.
+    pub state: Arc<ServiceState>,
+    /// Tenants with settings of their own.
+    pub tenants: TenantMap,
+    /// Its versions, those of the file and those registered, by name.
+    pub versions: Vec<Arc<VersionRoute>>,
+    /// Place of the baseline among the versions.
+    pub baseline: usize,
+    /// Path prefixes that select a version, longest first.
+    pub paths: Vec<(String, usize)>,
+    /// Where its requests are counted.
+    pub tally: Arc<ServiceTally>,
+    /// Signs the cookies that it issues.
+    pub signer: Arc<CookieSigner>,
+}
+
+/// One version, compiled.
+#[derive(Debug)]
+pub struct VersionRoute {
+    /// Its name.
+    pub name: VersionName,
+    /// What it is made of.
+    pub spec: Arc<VersionSpec>,
+    /// Where it listens.
+    pub endpoints: Arc<EndpointSet>,
+    /// Whether each tenant has endpoints of its own.
+    pub per_tenant: bool,
+    /// Keeps connections of different versions and settings apart.
+    pub group_key: u64,
+}
+
+/// What compiling needs besides the state.
+#[derive(Clone)]
+pub struct Context {
+    /// Where requests are counted.
+    pub tallies: Arc<Tallies>,
+    /// Signs cookies.
+    pub signer: Arc<CookieSigner>,
+}
+
+/// Why a state does not compile.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CompileError {
+    /// A split or pin names a version that does not exist.
+    #[error("services.{service}: {place} names version {version}, which has no endpoints here; versions are: {known}")]
+    MissingVersion {
+        /// Which service.
+        service: ServiceName,
+        /// Where the version is named.
+        place: String,
+        /// The version.
+        version: VersionName,
+        /// The versions that exist.
+        known: String,
+    },
+    /// A service of the file has no live part.
+    #[error("services.{service}: the state has no such service")]
+    MissingService {
+        /// Which service.
+        service: ServiceName,
+    },
+    /// A key for tokens cannot be used.
+    #[error(transparent)]
+    TokenKey(#[from] TokenKeyError),
+}
+
+impl std::fmt::Debug for Routes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let services: Vec<_> = self.services.iter().map(|s| s.spec.name.as_str()).collect();
+        f.debug_struct("Routes").field("revision", &self.revision).field("services", &services).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for ServiceRoute {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServiceRoute").field("name", &self.spec.name).field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl Routes {
+    /// Routes without any service.
+    pub fn empty() -> Self {
+        Self {
+            revision: 0,
+            identifier: Arc::default(),
+            matcher: Arc::default(),
+            services: Vec::new(),
+            groups: Arc::default(),
+        }
+    }
+
+    /// Compiles everything. Endpoints whose description did not change keep their health and load from `before`.
+    ///
+    /// # Errors
+    /// [`CompileError`] names what does not fit together.
+    pub fn compile(
+        structure: &Structure,
+        state: &State,
+        context: &Context,
+        before: Option<&Self>,
+    ) -> Result<Self, CompileError> {
+        let mut groups: HashMap<TenantName, Vec<GroupName>> = HashMap::new();
+        for (group, tenants) in &structure.tenants.groups {
+            for tenant in tenants {
+                groups.entry(tenant.clone()).or_default().push(group.clone());
+            }
+        }
+        let services = structure.services.iter().map(|(name, spec)| {
+            let old = before.and_then(|b| b.service(name.as_str()));
+            let route = ServiceRoute::compile(spec, state, context, old.map(|s| &**s))?;
+            route.check_tenants()?;
+            Ok(Arc::new(route))
+        });
+        Ok(Self {
+            revision: state.revision,
+            identifier: Arc::new(Identifier::new(&structure.tenants)?),
+            matcher: Arc::new(Matcher::new(structure.services.values().map(|s| &**s))),
+            services: services.collect::<Result<_, CompileError>>()?,
+            groups: Arc::new(groups.into_iter().map(|(t, g)| (t, g.into_boxed_slice())).collect()),
+        })
+    }
+
+    /// Compiles again only the service that a change touched. The result is the same as that of [`Routes::compile`].
+    ///
+    /// # Errors
+    /// [`CompileError`] names what does not fit together.
+    pub fn with_service(&self, service: &ServiceName, state: &State, context: &Context) -> Result<Self, CompileError> {
+        let mut services = self.services.clone();
+        for route in &mut services {
+            if route.spec.name == *service {
+                *route = Arc::new(ServiceRoute::compile(&route.spec, state, context, Some(route))?);
+            }
+        }
+        Ok(Self {
+            revision: state.revision,
+            identifier: self.identifier.clone(),
+            matcher: self.matcher.clone(),
+            services,
+            groups: self.groups.clone(),
+        })
+    }
+
+    /// A service by name.
+    pub fn service(&self, name: &str) -> Option<&Arc<ServiceRoute>> {
+        self.services.iter().find(|s| s.spec.name.as_str() == name)
+    }
+}
+
+impl ServiceRoute {
+    fn compile(
+        spec: &Arc<ServiceSpec>,
+        state: &State,
+        context: &Context,
+        before: Option<&Self>,
+    ) -> Result<Self, CompileError> {
+        let live = state
+            .service(spec.name.as_str())
+            .ok_or_else(|| CompileError::MissingService { service: spec.name.clone() })?;
+        // What the file says of a version wins over what was registered under the same name.
+        let mut specs: BTreeMap<&VersionName, &Arc<VersionSpec>> = live.versions.iter().collect();
+        specs.extend(spec.versions.iter());
+        let versions: Vec<_> = specs
+            .into_iter()
+            .map(|(name, version)| {
+                let old = before.and_then(|b| b.version(name.as_str())).filter(|v| v.spec == *version);
+                old.cloned().unwrap_or_else(|| Arc::new(VersionRoute::new(&spec.name, name, version)))
+            })
+            .collect();
+        let mut paths: Vec<_> =
+            versions.iter().enumerate().filter_map(|(i, v)| v.spec.path.clone().map(|p| (p, i))).collect();
+        paths.sort_by_key(|(p, _)| std::cmp::Reverse(p.len()));
+        let baseline = versions.iter().position(|v| v.name == live.baseline);
+        let mut route = Self {
+            spec: spec.clone(),
+            state: live.clone(),
+            tenants: state.tenants.get(&spec.name).cloned().unwrap_or_default(),
+            versions,
+            baseline: 0,
+            paths,
+            tally: context.tallies.service(&spec.name),
+            signer: context.signer.clone(),
+        };
+        route.baseline = baseline.ok_or_else(|| route.missing("the baseline", &live.baseline))?;
+        route.check(live)?;
+        Ok(route)
+    }
+
+    fn check(&self, live: &ServiceState) -> Result<(), CompileError> {
+        self.check_split("the split", &live.split)?;
+        for (group, split) in &live.groups {
+            self.check_split(&format!("the split of group {group}"), split)?;
+        }
+        for pin in live.pins.iter() {
+            if let Pin::Version(version) = pin
+                && self.version(version.as_str()).is_none()
+            {
+                return Err(self.missing("a pin", version));
+            }
+        }
+        Ok(())
+    }
+
+    /// Only when the structure changes can a tenant's split come to name a version that is gone: a change of the state
+    /// checks what it names.
+    fn check_tenants(&self) -> Result<(), CompileError> {
+        self.tenants.iter().try_for_each(|(name, own)| self.check_split(&format!("the split of tenant {name}"), &own.split))
+    }
+
+    fn check_split(&self, place: &str, split: &Split) -> Result<(), CompileError> {
+        let held = split.brake.iter().flat_map(|b| b.slices.iter());
+        for slice in split.slices.iter().chain(held) {
+            // What a bar has taken out of traffic may be gone.
+            if self.version(slice.version.as_str()).is_none() && self.state.barred(&slice.version, split).is_none() {
+                return Err(self.missing(place, &slice.version));
+            }
+        }
+        Ok(())
+    }
+
+    fn missing(&self, place: &str, version: &VersionName) -> CompileError {
+        let known: Vec<_> = self.versions.iter().map(|v| v.name.as_str()).collect();
+        CompileError::MissingVersion {
+            service: self.spec.name.clone(),
+            place: place.to_owned(),
+            version: version.clone(),
+            known: known.join(", "),
+        }
+    }
+
+    /// A version by name.
+    pub fn version(&self, name: &str) -> Option<&Arc<VersionRoute>> {
+        self.versions.iter().find(|v| v.name.as_str() == name)
+    }
+
+    /// The version that is trusted now.
+    pub fn baseline(&self) -> &Arc<VersionRoute> {
+        &self.versions[self.baseline]
+    }
+}
+
+impl VersionRoute {
+    fn new(service: &ServiceName, name: &VersionName, spec: &Arc<VersionSpec>) -> Self {
+        // Everything that decides whether a pooled connection may be used again: who it is for and how it was made.
+        let identity = format!("{service}\0{name}\0{:?}\0{}\0{:?}", spec.tls, spec.http2, spec.host);
+        Self {
+            name: name.clone(),
+            spec: spec.clone(),
+            endpoints: Arc::new(EndpointSet::new(&spec.endpoints)),
+            per_tenant: spec.endpoints.iter().any(|e| matches!(e, EndpointSpec::PerTenant { .. })),
+            group_key: xxhash_rust::xxh3::xxh3_64(identity.as_bytes()),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Reads our own counters when somebody scrapes, so that the request path never meets the metrics library.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{Metric, MetricFamily};
+
+use super::cells::VersionMetrics;
+use super::families::{self as family, Family};
+use super::metrics::{State, lock};
+use super::outcome::{CODE_CLASSES, FailureKind};
+use crate::model::{ServiceName, VersionName};
+
+/// The one collector of the registry.
+pub(super) struct StateCollector {
+    state: Arc<State>,
+    descs: Vec<Desc>,
+}
+
+/// The samples of the families that every version has.
+#[derive(Default)]
+struct VersionSamples {
+    requests: Vec<Metric>,
+    failures: Vec<Metric>,
+    durations: Vec<Metric>,
+    in_flight: Vec<Metric>,
+    aborts: Vec<Metric>,
+}
+
+impl StateCollector {
+    pub(super) fn new(state: Arc<State>) -> Self {
+        Self { state, descs: family::ALL.iter().filter_map(|f| f.desc()).collect() }
+    }
+}
+
+impl Collector for StateCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descs.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut all = self.versions();
+        all.extend(self.tenants());
+        all.extend(self.services());
+        all.extend(self.process());
+        all.retain(|family| !family.get_metric().is_empty());
+        all
+    }
+}
+
+impl StateCollector {
+    fn versions(&self) -> Vec<MetricFamily> {
+        let mut samples = VersionSamples::default();
+        for service in self.state.tallies.services() {
+            let mut versions = Vec::clone(&service.cells().list());
+            versions.sort_by(|a, b| a.0.cmp(&b.0));
+            versions.iter().for_each(|(version, cells)| samples.add(service.service(), version, cells));
+        }
+        vec![
+            family::REQUESTS.with(samples.requests),
+            family::FAILURES.with(samples.failures),
+            family::DURATION.with(samples.durations),
+            family::IN_FLIGHT.with(samples.in_flight),
+            family::ABORTS.with(samples.aborts),
+        ]
+    }
+
+    fn tenants(&self) -> Vec<MetricFamily> {
+        let top = lock(&self.state.tenants);
+        let (mut requests, mut failures) = (Vec::new(), Vec::new());
+        let mut services: Vec<_> = top.services().collect();
+        services.sort();
+        for service in services {
+            for series in top.series(service) {
+                let labels = [service.as_str(), series.tenant.as_str(), series.version.as_str()];
+                requests.push(family::TENANT_REQUESTS.sample(&labels, series.requests as f64));
+                failures.push(family::TENANT_FAILURES.sample(&labels, series.failures as f64));
+            }
+        }
+        vec![family::TENANT_REQUESTS.with(requests), family::TENANT_FAILURES.with(failures)]
+    }
+
+    fn services(&self) -> Vec<MetricFamily> {
+        let splits = lock(&self.state.splits);
+        let weights = splits.iter().flat_map(|(s, w)| w.iter().map(move |(v, share)| (s, v, *share)));
+        let split = weights.map(|(s, v, share)| family::SPLIT.sample(&[s.as_str(), v.as_str()], share)).collect();
+        let by_reason = |family: &Family, map: &std::collections::BTreeMap<(ServiceName, &'static str), f64>| {
+            let samples = map.iter().map(|((s, reason), n)| family.sample(&[s.as_str(), reason], *n)).collect();
+            family.with(samples)
+        };
+        let up = |((s, v, e), up): (&(ServiceName, VersionName, String), &bool)| {
+            family::ENDPOINT_UP.sample(&[s.as_str(), v.as_str(), e], f64::from(u8::from(*up)))
+        };
+        vec![
+            family::SPLIT.with(split),
+            by_reason(&family::ROLLBACKS, &lock(&self.state.rollbacks)),
+            by_reason(&family::EVIDENCE, &lock(&self.state.evidence)),
+            family::ENDPOINT_UP.with(lock(&self.state.endpoints).iter().map(up).collect()),
+        ]
+    }
+
+    fn process(&self) -> Vec<MetricFamily> {
+        let state = &self.state;
+        let single = |family: &Family, value: f64| family.with(vec![family.sample(&[], value)]);
+        let reload =
+            |result, n: &std::sync::atomic::AtomicU64| family::RELOADS.sample(&[result], n.load(Relaxed) as f64);
+        let refused = state.refused.list();
+        let refused = refused.iter().map(|(reason, n)| family::REFUSED.sample(&[reason], *n as f64)).collect();
+        vec![
+            family::RELOADS.with(vec![reload("ok", &state.reloads_ok), reload("error", &state.reloads_failed)]),
+            single(&family::STORE_UP, f64::from(u8::from(state.store_up.load(Relaxed)))),
+            single(&family::CONNECTIONS, state.open_connections.load(Relaxed).max(0) as f64),
+            family::REFUSED.with(refused),
+            single(&family::LOG_DROPPED, state.log_dropped.load(Relaxed) as f64),
+            family::BUILD_INFO.with(vec![family::BUILD_INFO.sample(&[env!("CARGO_PKG_VERSION")], 1.0)]),
+        ]
+    }
+}
+
+impl VersionSamples {
+    fn add(&mut self, service: &ServiceName, version: &VersionName, cells: &VersionMetrics) {
+        let (service, version) = (service.as_str(), version.as_str());
+        let sums = cells.sums();
+        for (class, n) in CODE_CLASSES.iter().zip(sums.requests) {
+            // Classes that never came need no series; 2xx and 5xx always exist, so that rates begin at zero.
+            if n > 0 || ["2xx", "5xx"].contains(class) {
+                self.requests.push(family::REQUESTS.sample(&[service, version, class], n as f64));
+            }
+        }
+        for (kind, n) in FailureKind::ALL.iter().zip(sums.failures) {
+            self.failures.push(family::FAILURES.sample(&[service, version, kind.as_str()], n as f64));
+        }
+        let sum_s = sums.duration_sum_us as f64 / 1e6;
+        self.durations.push(family::DURATION.histogram(&[service, version], &sums.durations, sum_s));
+        self.in_flight.push(family::IN_FLIGHT.sample(&[service, version], sums.in_flight as f64));
+        self.aborts.push(family::ABORTS.sample(&[service, version], sums.client_aborts as f64));
+    }
+}

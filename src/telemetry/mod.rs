@@ -1,0 +1,46 @@
+//! What the proxy counts, measures and writes down.
+//!
+//! * [`Tallies`]: cumulative counts and latencies per service, tenant and version, and the evidence per split epoch.
+//!   The request path only adds; the tick and the admin API only read.
+//! * [`Windows`]: a bounded history of those counts, for people and for plain limits.
+//! * [`Metrics`]: everything under `/metrics`, read from the same counters at each scrape.
+//! * [`AccessLog`] and [`tracing`]: one line per request, and what the process has to say about itself.
+//!
+//! The request path takes no lock here, makes no system call and, once a scope is known, allocates at most one small
+//! block per request.
+
+mod access_log;
+mod cells;
+mod collector;
+mod epoch;
+mod families;
+mod keys;
+pub mod latency;
+mod metrics;
+mod outcome;
+mod scope;
+mod service;
+mod sketch;
+mod tally;
+#[cfg(test)]
+mod tests;
+mod ticket;
+mod top_tenants;
+mod totals;
+pub mod tracing;
+mod window;
+
+pub use access_log::{AccessLine, AccessLog, AccessLogError, LogTarget};
+pub use cells::VersionMetrics;
+pub use epoch::{ArmReading, EpochTally, SignalReading, TallySignal};
+pub use keys::KeySet;
+pub use metrics::Metrics;
+pub use outcome::{FailureKind, Fault, Outcome, code_class};
+pub use scope::{OTHER_TENANT, ScopeTally};
+pub use service::{Draw, ServiceTally, Start};
+pub use sketch::SpaceSaving;
+pub use tally::{ScopeHandle, Tallies};
+pub use ticket::Ticket;
+pub use top_tenants::{TenantSeries, TopTenants};
+pub use totals::{TotalsReading, VersionTotals};
+pub use window::{TotalsDelta, VersionStats, Windows};
