@@ -1,9 +1,39 @@
-//! x
+//! Switchback runs old and new versions of a service side by side, routes each tenant's requests to one or the other,
+//! measures both, and shifts traffic back by itself the moment the new version is worse.
+//!
+//! Rooms, lowest first; each may use those above it in this list, those joined by `and` do not use each other:
+//!
+//! 1. [`model`]: plain values
+//! 2. [`config`] and [`telemetry`]: the file; what is counted
+//! 3. [`routing`] and [`analysis`]: from a request to a version; from counts to a verdict
+//! 4. [`proxy`] and [`store`]: the data plane; where the state is kept
+//! 5. [`control`]: the one writer
+//! 6. [`admin`] and [`autopilot`]: the API for people; the guard
+//! 7. [`app`]: joins everything
+//! 8. [`cli`]: the command line
+//!
+//! The path of one request: the front accepts it (deadline, cap), the gateway reads its head and asks
+//! [`routing::decide`] once, Pingora sends it to an endpoint of that version, headers are added each way, and at the end
+//! its outcome is added to the tallies. The guard looks at the tallies ten times a second.
+
+#![forbid(unsafe_code)]
+
 pub mod model;
+
 pub mod config;
 pub mod telemetry;
-pub mod routing;
+
 pub mod analysis;
-pub mod store;
+pub mod routing;
+
 pub mod proxy;
+pub mod store;
+
 pub mod control;
+
+pub mod admin;
+pub mod autopilot;
+
+pub mod app;
+
+pub mod cli;

@@ -156,6 +156,12 @@ impl Comparison {
         }
     }
 
+    /// One signal's part of the evidence, as a logarithm; negative infinity for a signal that is not tested.
+    #[must_use]
+    pub fn log_evidence_of(&self, signal: Signal) -> f64 {
+        self.detector.log_evidence_of(signal)
+    }
+
     /// The settings this evidence is gathered with.
     #[must_use]
     pub fn parameters(&self) -> &Parameters {

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::address::AdminUrl;
 use super::verb_args::{BaselineArgs, ReleaseArgs};
 use super::verb_args::{
     CompareArgs, EventsArgs, ExplainArgs, HoldArgs, PinArgs, RollbackArgs, ServicesVerb, SplitVerb, StatsArgs,
@@ -13,6 +12,9 @@ use super::verb_args::{
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused or failed, 2 wrong usage or configuration.
 Settings come from options, then from the environment. NO_COLOR switches colours off.";
+
+/// Where the admin API listens unless it is told otherwise.
+pub const DEFAULT_ADMIN: &str = "http://127.0.0.1:9900";
 
 /// The whole command line.
 #[derive(Parser)]
@@ -44,10 +46,11 @@ pub struct Global {
         global = true,
         value_name = "URL",
         env = "SWITCHBACK_ADMIN",
-        default_value = "http://127.0.0.1:9900",
+        default_value = DEFAULT_ADMIN,
         display_order = 900
     )]
-    pub admin: AdminUrl,
+    // Checked only by verbs that use it, so that a bad variable in the environment does not keep the proxy from running.
+    pub admin: String,
     /// Token for the admin API; others can see it in the list of processes, SWITCHBACK_TOKEN and --token-file are safer
     // Read from the environment by hand: there, it must give way to --token-file, which clap cannot express.
     #[arg(long, global = true, value_name = "TOKEN", conflicts_with = "token_file", display_order = 901)]
@@ -179,7 +182,7 @@ mod tests {
     fn global_options_stand_anywhere() {
         let line = parse("switchback -o json services get accounting --admin http://h:1 --no-color").unwrap();
         assert_eq!(line.global.output, Format::Json);
-        assert_eq!(line.global.admin.to_string(), "http://h:1");
+        assert_eq!(line.global.admin, "http://h:1");
         assert!(line.global.no_color);
     }
 

@@ -190,10 +190,14 @@ impl Client {
             ureq::Error::Timeout(_) => CliError::Late { url, after: WHOLE, changes },
             ureq::Error::Io(e) => match e.kind() {
                 io::ErrorKind::ConnectionRefused => unreachable("connection refused".to_owned()),
-                io::ErrorKind::HostUnreachable
-                | io::ErrorKind::NetworkUnreachable
-                | io::ErrorKind::AddrNotAvailable => unreachable(e.to_string()),
-                _ => CliError::Broken { url, changes, source: Box::new(e) },
+                // Connections that stood: the server may have read the request.
+                io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::TimedOut => CliError::Broken { url, changes, source: Box::new(e) },
+                // Names that are not found, networks without a way: nothing was sent.
+                _ => unreachable(e.to_string()),
             },
             other => {
                 let tls = matches!(other, ureq::Error::Tls(_) | ureq::Error::Rustls(_));

@@ -6,11 +6,15 @@
 mod address;
 mod args;
 mod client;
+mod demo;
 mod error;
+mod local;
 mod output;
+mod serve;
 mod stream;
 mod table;
 mod text;
+mod values;
 mod verb_args;
 mod verbs;
 mod watch;
@@ -25,8 +29,10 @@ use clap::error::ErrorKind;
 use clap::{ColorChoice, CommandFactory as _, FromArgMatches as _};
 
 pub use args::{Command, CommandLine};
+pub use local::Program;
 
-use args::Global;
+use address::AdminUrl;
+use args::{DEFAULT_ADMIN, Global};
 use client::Client;
 use error::CliError;
 use output::Output;
@@ -98,9 +104,15 @@ fn dispatch(line: CommandLine, local: &dyn Local) -> Result<ExitCode, CliError> 
         return Ok(ExitCode::SUCCESS);
     }
     let token = token(&line.global)?;
-    let client = Client::new(line.global.admin, token.as_deref(), local.version())?;
+    let client = Client::new(admin(&line.global)?, token.as_deref(), local.version())?;
     verbs::call(line.command, &client, output)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The address of the admin API. An empty variable in the environment counts as none.
+fn admin(global: &Global) -> Result<AdminUrl, CliError> {
+    let text = if global.admin.is_empty() { DEFAULT_ADMIN } else { &global.admin };
+    text.parse().map_err(|e| CliError::Usage(format!("--admin or SWITCHBACK_ADMIN: {e}")))
 }
 
 /// The token by option, then file, then environment.

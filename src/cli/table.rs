@@ -116,17 +116,17 @@ impl From<&str> for Cell {
 
 /// How a column behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Column {
+pub(super) enum Column<'a> {
     /// Text, kept whole.
-    Left(&'static str),
+    Left(&'a str),
     /// Numbers, kept whole.
-    Right(&'static str),
+    Right(&'a str),
     /// Text that gives way when the terminal is narrow.
-    Text(&'static str),
+    Text(&'a str),
 }
 
-impl Column {
-    fn head(self) -> &'static str {
+impl<'a> Column<'a> {
+    fn head(self) -> &'a str {
         match self {
             Self::Left(head) | Self::Right(head) | Self::Text(head) => head,
         }
@@ -135,8 +135,8 @@ impl Column {
 
 /// Rows under headings.
 #[derive(Debug, Clone)]
-pub(super) struct Table {
-    columns: Vec<Column>,
+pub(super) struct Table<'a> {
+    columns: Vec<Column<'a>>,
     rows: Vec<Vec<Cell>>,
 }
 
@@ -145,9 +145,9 @@ const LEAST: usize = 8;
 /// Between two columns.
 const GAP: usize = 2;
 
-impl Table {
+impl<'a> Table<'a> {
     /// A table with these columns.
-    pub(super) fn new(columns: impl Into<Vec<Column>>) -> Self {
+    pub(super) fn new(columns: impl Into<Vec<Column<'a>>>) -> Self {
         Self { columns: columns.into(), rows: Vec::new() }
     }
 
@@ -245,7 +245,7 @@ pub(super) fn split_text(weights: &[(String, f64)]) -> String {
 mod tests {
     use super::*;
 
-    fn sample() -> Table {
+    fn sample() -> Table<'static> {
         let mut table = Table::new([Column::Left("NAME"), Column::Right("N"), Column::Text("REASON")]);
         table.row(["a".into(), "10".into(), "because of a long story about a version".into()]);
         table.row([Cell::new(Ink::Bad, "bb"), "7".into(), "".into()]);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
+use super::values::{duration, header, interval, rewrite};
 use super::weights::WeightArg;
 use crate::model::{EndpointSpec, EventKind};
 
@@ -382,38 +383,4 @@ pub struct EventsArgs {
     /// Only events with a larger id; without it, the newest
     #[arg(long, value_name = "ID")]
     pub after: Option<u64>,
-}
-
-/// A duration as the API reads it: a whole number with a unit.
-fn duration(text: &str) -> Result<String, String> {
-    millis(text).map(|_| text.to_owned())
-}
-
-fn interval(text: &str) -> Result<Duration, String> {
-    match millis(text)? {
-        ms @ 100..=86_400_000 => Ok(Duration::from_millis(ms)),
-        _ => Err(format!("{text:?} is out of range; allowed are 100ms to 1d")),
-    }
-}
-
-fn millis(text: &str) -> Result<u64, String> {
-    const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-    let unit = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, ms)| *ms);
-    let ms = number.parse::<u64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
-    ms.ok_or_else(|| format!("{text:?} is no duration; allowed are whole numbers with ms, s, m, h or d, such as 10m"))
-}
-
-fn header(text: &str) -> Result<String, String> {
-    match text.split_once(':') {
-        Some((name, value)) if !name.trim().is_empty() => Ok(format!("{}:{}", name.trim(), value.trim())),
-        _ => Err(format!("{text:?} is no header; allowed is NAME:VALUE, such as x-user-id:42")),
-    }
-}
-
-fn rewrite(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((from, to)) if from.starts_with('/') && to.starts_with('/') => Ok((from.to_owned(), to.to_owned())),
-        _ => Err(format!("{text:?} is no rewrite; allowed is FROM=TO where both begin with '/', such as /v2=/")),
-    }
 }

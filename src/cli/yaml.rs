@@ -4,6 +4,7 @@
 //! take for a number, a truth value, a date or a piece of syntax is quoted. A JSON string in quotes is also a YAML string, once
 //! the few characters are escaped that YAML does not allow to stand for themselves.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use serde_json::Value;
@@ -75,11 +76,19 @@ fn scalar(value: &Value, out: &mut String) {
     match value {
         Value::Null => out.push_str("null"),
         Value::Bool(truth) => out.push_str(if *truth { "true" } else { "false" }),
-        Value::Number(number) => out.push_str(&number.to_string()),
+        Value::Number(number) => out.push_str(&number_text(&number.to_string())),
         Value::String(string) => text(string, out),
         Value::Array(_) => out.push_str("[]"),
         Value::Object(_) => out.push_str("{}"),
     }
+}
+
+/// Readers of YAML 1.1 take `1e300` for text: a number with an exponent needs a dot before it and a sign in it.
+fn number_text(number: &str) -> Cow<'_, str> {
+    let Some((mantissa, exponent)) = number.split_once('e') else { return Cow::Borrowed(number) };
+    let dot = if mantissa.contains('.') { "" } else { ".0" };
+    let sign = if exponent.starts_with(['+', '-']) { "" } else { "+" };
+    Cow::Owned(format!("{mantissa}{dot}e{sign}{exponent}"))
 }
 
 fn text(string: &str, out: &mut String) {
@@ -166,5 +175,6 @@ empty: {}
         assert_eq!(to_yaml(&json!("x\u{7f}\u{2028}\"\\\n")), "\"x\\u007f\\u2028\\\"\\\\\\n\"\n");
         assert_eq!(to_yaml(&json!("tenant/acme-1.x")), "tenant/acme-1.x\n");
         assert_eq!(to_yaml(&json!([])), "[]\n");
+        assert_eq!(to_yaml(&json!([1e300, 1.5e-9, -2, 0.25])), "- 1.0e+300\n- 1.5e-9\n- -2\n- 0.25\n");
     }
 }

@@ -17,10 +17,14 @@ pub enum SubmitError {
     #[error("the change is not durable and was not made")]
     Store(#[from] StoreError),
     /// The process runs on the last good copy of its state.
-    #[error("the store could not be opened, so the last good copy is served and changes are refused until the store is mended and the process restarted")]
+    #[error(
+        "the store could not be opened, so the last good copy is served and changes are refused until the store is mended and the process restarted"
+    )]
     ReadOnly,
     /// The store is away and the guard's own changes wait for it.
-    #[error("the store is away; {waiting} changes of the guard wait to be confirmed, and until then no other change is taken")]
+    #[error(
+        "the store is away; {waiting} changes of the guard wait to be confirmed, and until then no other change is taken"
+    )]
     Unconfirmed {
         /// How many wait.
         waiting: usize,

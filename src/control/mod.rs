@@ -120,6 +120,11 @@ impl Control {
         self.view.load_full()
     }
 
+    /// The settings of now.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.view.load().settings.clone()
+    }
+
     /// The pointer that requests read.
     pub fn published(&self) -> Arc<ArcSwap<Routes>> {
         self.published.clone()

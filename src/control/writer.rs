@@ -38,6 +38,7 @@ pub(super) struct Writer {
     /// Changes of the guard that are in effect and wait for the store, oldest first.
     unconfirmed: VecDeque<Commit>,
     copy_at: Option<Instant>,
+    copying: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Writer {
@@ -56,7 +57,20 @@ impl Writer {
         let last_good = last_good.map(Arc::new);
         let copy_at = Some(Instant::now() + COPY_AFTER);
         let unconfirmed = VecDeque::new();
-        Self { view, published, events, store, last_good, context, metrics, secrets, next_event, unconfirmed, copy_at }
+        Self {
+            view,
+            published,
+            events,
+            store,
+            last_good,
+            context,
+            metrics,
+            secrets,
+            next_event,
+            unconfirmed,
+            copy_at,
+            copying: None,
+        }
     }
 
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
@@ -80,6 +94,9 @@ impl Writer {
                     Some(Command::Close { reply }) => {
                         self.confirm().await;
                         self.copy().await;
+                        if let Some(copying) = self.copying.take() {
+                            let _ended = copying.await;
+                        }
                         self.store.close().await;
                         let _nobody_waits = reply.send(());
                         return;
@@ -200,7 +217,8 @@ impl Writer {
     /// Takes over what another process committed.
     async fn catch_up(&mut self, view: &View) -> Result<(), SubmitError> {
         let loaded = self.store.load().await?;
-        let unreadable = |e: crate::model::DocumentError| SubmitError::Store(StoreError::Invalid { detail: e.to_string() });
+        let unreadable =
+            |e: crate::model::DocumentError| SubmitError::Store(StoreError::Invalid { detail: e.to_string() });
         let state = State::from_documents(loaded.revision, &loaded.documents).map_err(unreadable)?;
         let routes = Routes::compile(&view.settings.structure, &state, &self.context, Some(&view.routes))?;
         self.next_event = loaded.next_event;
@@ -305,14 +323,17 @@ impl Writer {
         if view.read_only || !view.confirmed {
             return;
         }
-        let secrets = self.secrets.clone();
-        let saved = tokio::task::spawn_blocking(move || {
-            let documents = view.state.to_documents().chain(secrets);
-            last_good.save(view.state.revision, documents)
-        });
-        if let Ok(Err(error)) = saved.await {
-            tracing::warn!(%error, "the last good copy could not be written");
+        // One copy at a time, and no change waits for it.
+        if let Some(before) = self.copying.take() {
+            let _ended = before.await;
         }
+        let secrets = self.secrets.clone();
+        self.copying = Some(tokio::task::spawn_blocking(move || {
+            let documents = view.state.to_documents().chain(secrets);
+            if let Err(error) = last_good.save(view.state.revision, documents) {
+                tracing::warn!(%error, "the last good copy could not be written");
+            }
+        }));
     }
 }
 

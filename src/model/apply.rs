@@ -43,38 +43,26 @@ impl State {
     /// The split that a scope follows and whose it is.
     pub fn split_of(&self, structure: &Structure, service: &ServiceName, scope: &Scope) -> Option<(Split, Scope)> {
         let live = self.service(service.as_str())?;
+        let (parent, above) = inherited(structure, live, scope);
         let own = match scope {
             Scope::Service => None,
-            Scope::Group(group) => live.groups.get(group).map(|s| (s.clone(), scope.clone())),
-            Scope::Tenant(tenant) => return Some(self.split_of_tenant(structure, service, live, tenant)),
-        };
-        Some(own.unwrap_or_else(|| (live.split.clone(), Scope::Service)))
-    }
-
-    fn split_of_tenant(
-        &self,
-        structure: &Structure,
-        service: &ServiceName,
-        live: &ServiceState,
-        tenant: &TenantName,
-    ) -> (Split, Scope) {
-        let in_group = |g: &&GroupName| structure.tenants.groups.get(*g).is_some_and(|t| t.contains(tenant));
-        let parent = match live.groups.keys().find(in_group) {
-            Some(group) => (live.groups[group].clone(), Scope::Group(group.clone())),
-            None => (live.split.clone(), Scope::Service),
-        };
-        match self.tenant(service.as_str(), tenant.as_str()) {
-            Some(own) if follows(&own.split).is_none_or(|a| a == parent.0.attempt) => {
-                (own.split.clone(), Scope::Tenant(tenant.clone()))
+            Scope::Group(group) => live.group_split(group.as_str()),
+            Scope::Tenant(tenant) => {
+                let own = self.tenant(service.as_str(), tenant.as_str()).map(|own| &own.split);
+                own.filter(|split| split.lasts_under(parent))
             }
-            _ => parent,
-        }
+        };
+        Some(own.map_or((parent.clone(), above), |split| (split.clone(), scope.clone())))
     }
 }
 
-/// The attempt that a split follows while it is only a brake on what it inherits.
-pub(super) fn follows(split: &Split) -> Option<u64> {
-    split.brake.as_ref().and_then(|b| b.follows)
+/// The split that a scope follows when it has none of its own, and whose that is.
+fn inherited<'a>(structure: &Structure, live: &'a ServiceState, scope: &Scope) -> (&'a Split, Scope) {
+    let Scope::Tenant(tenant) = scope else { return (&live.split, Scope::Service) };
+    let member = |g: &&GroupName| structure.tenants.groups.get(*g).is_some_and(|t| t.contains(tenant));
+    let mut groups = live.groups.keys().filter(member);
+    let group = groups.find_map(|g| live.group_split(g.as_str()).map(|split| (split, Scope::Group(g.clone()))));
+    group.unwrap_or((&live.split, Scope::Service))
 }
 
 #[derive(Default)]
@@ -167,11 +155,11 @@ impl Next<'_> {
                 Some(mut own) => {
                     own.revision = self.revision;
                     commit.puts.push((key, body_of(&own)));
-                    tenants.insert_mut(name, Arc::new(own));
+                    tenants.insert(name, Arc::new(own));
                 }
                 None => {
                     commit.deletes.push(key);
-                    tenants.remove_mut(&name);
+                    tenants.remove(name.as_str());
                     document_revision = 0;
                 }
             }
@@ -307,11 +295,7 @@ impl Next<'_> {
         let from = if in_effect == now.weights() {
             now.clone()
         } else {
-            Split {
-                slices: Split::new(&in_effect, &live.baseline, now.salt, now.epoch).slices,
-                brake: None,
-                ..now.clone()
-            }
+            Split { slices: live.slices_in_effect(&now), brake: None, ..now.clone() }
         };
         let next = from.reweighted(weights, &live.baseline, self.fresh_salt(), self.revision);
         let before = json!({ "weights": in_effect });
@@ -369,7 +353,8 @@ impl Next<'_> {
                 .cloned()
                 .collect(),
         };
-        let has_share = canaries.iter().any(|c| before.share(c.as_str()) > BasisPoints::ZERO);
+        let has = |c: &VersionName| now.share(c.as_str()).max(now.intended().share(c.as_str())) > BasisPoints::ZERO;
+        let has_share = canaries.iter().any(|c| has(c) && live.barred(c, &now).is_none());
         if !has_share && self.request.author == Author::Autopilot && *scope != Scope::Service {
             return Err(ChangeError::Nothing(format!("{scope} has no traffic on a canary")));
         }
@@ -392,7 +377,8 @@ impl Next<'_> {
             let revision = self.revision;
             let edit = self.edit()?;
             for canary in &canaries {
-                edit.bars.insert(canary.clone(), Bar { revision, rolled_back: rolled_back.clone() });
+                let rolled_back = RolledBack { version: canary.clone(), ..rolled_back };
+                edit.bars.insert(canary.clone(), Bar { revision, rolled_back });
             }
         }
         let after = json!({ "weights": weights, "pins_left": pins_to(&live.pins, &canaries) });
@@ -405,25 +391,36 @@ impl Next<'_> {
     fn brake(&mut self, scope: &Scope, canary: &VersionName, share: BasisPoints) -> Result<Outcome, ChangeError> {
         let live = self.live()?.clone();
         let (now, owner) = self.current(scope)?;
-        let mut next = now.braked(canary, &live.baseline, share, self.revision).ok_or_else(|| {
-            ChangeError::Nothing(format!("the share of {canary} is {} already", now.share(canary.as_str())))
+        let before = live.weights_in_effect(&now);
+        let has = before.share(canary.as_str());
+        let braked = now.braked(canary, &live.baseline, share, self.revision).filter(|_| share < has);
+        let mut next = braked.ok_or_else(|| {
+            ChangeError::Nothing(match now.brake {
+                Some(_) => format!("{scope} is braked already"),
+                None => format!("the share of {canary} is {has} and cannot be lowered to {share}"),
+            })
         })?;
         if owner != *scope
             && let Some(brake) = &mut next.brake
         {
             brake.follows = Some(now.attempt);
         }
-        let (before, after) = (json!({ "weights": now.weights() }), json!({ "weights": next.weights() }));
+        let (before, after) = (json!({ "weights": before }), json!({ "weights": live.weights_in_effect(&next) }));
         self.put_split(scope, next)?;
         Ok(Outcome::new(EventKind::Brake, before, after).about(canary))
     }
 
     fn release(&mut self, scope: &Scope) -> Result<Outcome, ChangeError> {
+        let live = self.live()?.clone();
         let (now, owner) = self.current(scope)?;
         let next = now.released(self.revision).filter(|_| owner == *scope);
         let next = next.ok_or_else(|| ChangeError::Nothing(format!("there is no brake on {scope}")))?;
-        let (before, after) = (json!({ "weights": now.weights() }), json!({ "weights": next.weights() }));
-        match (scope, follows(&now)) {
+        // Who had only a brake of its own follows again what stands above it now, which may be braked itself.
+        let follows = now.follows();
+        let after = follows.map_or(&next, |_| inherited(self.structure, &live, scope).0);
+        let weights = |split| json!({ "weights": live.weights_in_effect(split) });
+        let (before, after) = (weights(&now), weights(after));
+        match (scope, follows) {
             (Scope::Tenant(tenant), Some(_)) => self.writes.tenant = Some((tenant.clone(), None)),
             (Scope::Group(group), Some(_)) => {
                 self.edit()?.groups.remove(group);
@@ -479,7 +476,16 @@ impl Next<'_> {
         Ok(Outcome::new(EventKind::PinCleared, pin_json(target, Some(&before)), Value::Null).about(before.version()))
     }
 
+    /// A hold is a person's word; the machine neither gives it nor takes it back.
+    fn not_by_autopilot(&self) -> Result<(), ChangeError> {
+        if self.request.author == Author::Autopilot {
+            return Err(ChangeError::Invalid("a hold is set and removed by people only".to_owned()));
+        }
+        Ok(())
+    }
+
     fn set_hold(&mut self) -> Result<Outcome, ChangeError> {
+        self.not_by_autopilot()?;
         let hold =
             Hold { author: self.request.author.clone(), reason: self.request.reason.clone(), since_ms: self.now_ms };
         let before = json!(self.live()?.hold);
@@ -489,6 +495,7 @@ impl Next<'_> {
     }
 
     fn clear_hold(&mut self) -> Result<Outcome, ChangeError> {
+        self.not_by_autopilot()?;
         let Some(hold) = self.edit()?.hold.take() else {
             return Err(ChangeError::NotThere { what: format!("a hold on {}", self.request.service) });
         };
@@ -527,8 +534,12 @@ impl Next<'_> {
         if let Some(uses) = self.state.uses_of(&self.request.service, version) {
             return Err(ChangeError::InUse { service: self.request.service.clone(), version: version.clone(), uses });
         }
+        // A bar outlives its version while splits from before it still name that version: they must not come to life.
+        let named = self.state.is_named(&self.request.service, version);
         let edit = self.edit()?;
-        edit.bars.remove(version);
+        if !named {
+            edit.bars.remove(version);
+        }
         let before = edit.versions.remove(version);
         let before = before.ok_or_else(|| ChangeError::NotThere { what: format!("version {version}") })?;
         Ok(Outcome::new(EventKind::VersionDeleted, json!(before), Value::Null).about(version))
@@ -540,8 +551,9 @@ impl State {
     pub fn uses_of(&self, service: &ServiceName, version: &VersionName) -> Option<String> {
         let live = self.service(service.as_str())?;
         let has = |split: &Split| {
-            live.weights_in_effect(split).share(version.as_str()) > BasisPoints::ZERO
-                || split.intended().share(version.as_str()) > BasisPoints::ZERO && live.barred(version, split).is_none()
+            let gets = live.weights_in_effect(split).share(version.as_str()) > BasisPoints::ZERO;
+            let held = split.intended().share(version.as_str()) > BasisPoints::ZERO;
+            (gets || held && live.barred(version, split).is_none()) && !live.is_over(split)
         };
         let mut uses = Vec::new();
         if live.baseline == *version {
@@ -564,6 +576,17 @@ impl State {
             uses.push(format!("{pins} pins"));
         }
         (!uses.is_empty()).then(|| uses.join(", "))
+    }
+
+    /// Whether any split names the version, in effect or not.
+    fn is_named(&self, service: &ServiceName, version: &VersionName) -> bool {
+        let names = |split: &Split| {
+            let held = split.brake.iter().flat_map(|b| b.slices.iter());
+            split.slices.iter().chain(held).any(|s| s.version == *version)
+        };
+        let live = self.service(service.as_str());
+        live.is_some_and(|live| names(&live.split) || live.groups.values().any(names))
+            || self.tenants.get(service).is_some_and(|t| t.values().any(|own| names(&own.split)))
     }
 }
 
@@ -589,3 +612,7 @@ fn list<T: ToString>(names: impl Iterator<Item = T>) -> String {
     names.dedup();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
+
+#[cfg(test)]
+#[path = "apply_tests.rs"]
+mod tests;

@@ -13,6 +13,7 @@ mod share;
 mod spec;
 mod split;
 mod state;
+mod tenant_map;
 
 pub use change::{Applied, Change, ChangeError, ChangeRequest, PinTarget, scope_of};
 pub use document::{Commit, DOCUMENT_FORMAT, Document, DocumentKey};
@@ -24,5 +25,6 @@ pub use spec::{
     ChooseSpec, Conflict, EndpointError, EndpointSpec, HeaderSpec, HealthSpec, JwtKey, JwtSpec, KeySource, MatchRule,
     Rewrite, ServiceSpec, Structure, TenantSource, TenantsSpec, Timeouts, UnknownTenant, UpstreamTls, VersionSpec,
 };
-pub use split::{Brake, Bucket, RolledBack, Slice, Split, derive_salt};
-pub use state::{Bar, DocumentError, Hold, Pin, Pins, Scope, ServiceState, State, TenantMap, TenantState};
+pub use split::{Brake, Bucket, RolledBack, Slice, Slices, Split, derive_salt};
+pub use state::{Bar, DocumentError, Hold, Pin, Pins, Scope, ServiceState, State, TenantState};
+pub use tenant_map::TenantMap;

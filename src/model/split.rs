@@ -4,7 +4,10 @@
 //! that shrink release buckets and versions that grow take them, so exactly half the sum of the absolute differences
 //! moves, for any number of versions. For two versions this is `bucket < weight of the canary`.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::names::VersionName;
@@ -40,11 +43,14 @@ pub struct Slice {
     pub version: VersionName,
 }
 
+/// The slices of a split. Nearly every split has two, which are kept in the split itself, one look-up in memory less.
+pub type Slices = SmallVec<[Slice; 2]>;
+
 /// A share held back for a moment while evidence against the canary is being confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Brake {
     /// The slices to return to when the brake is released.
-    pub slices: Box<[Slice]>,
+    pub slices: Slices,
     /// Set when the scope has no split of its own: the attempt of the split it follows. A newer attempt there ends this brake.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follows: Option<u64>,
@@ -71,10 +77,10 @@ pub struct Split {
     /// Seed of the key hash. Renewed only when one version has everything, so that nobody moves by it.
     pub salt: u64,
     /// Who owns which buckets.
-    pub slices: Box<[Slice]>,
+    pub slices: Slices,
     /// Present while the canary's share is held back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub brake: Option<Brake>,
+    pub brake: Option<Box<Brake>>,
     /// Present after a rollback until the split is set again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rolled_back: Option<RolledBack>,
@@ -83,7 +89,7 @@ pub struct Split {
 impl Split {
     /// A split that begins here: canaries by name from bucket 0, the baseline last.
     pub fn new(weights: &Weights, baseline: &VersionName, salt: u64, revision: u64) -> Self {
-        let mut slices = Vec::with_capacity(2);
+        let mut slices = Slices::new();
         let mut end = 0;
         let canaries = weights.iter().filter(|(v, _)| *v != baseline);
         let last = weights.iter().filter(|(v, _)| *v == baseline);
@@ -91,14 +97,7 @@ impl Split {
             end += share.points();
             slices.push(Slice { end, version: version.clone() });
         }
-        Self {
-            epoch: revision,
-            attempt: revision,
-            salt,
-            slices: slices.into_boxed_slice(),
-            brake: None,
-            rolled_back: None,
-        }
+        Self { epoch: revision, attempt: revision, salt, slices, brake: None, rolled_back: None }
     }
 
     /// The owner of a bucket.
@@ -160,7 +159,7 @@ impl Split {
         Some(Self {
             epoch: revision,
             slices: move_buckets(&self.slices, &weights),
-            brake: Some(Brake { slices: self.slices.clone(), follows: None }),
+            brake: Some(Box::new(Brake { slices: self.slices.clone(), follows: None })),
             ..self.clone()
         })
     }
@@ -171,17 +170,40 @@ impl Split {
         Some(Self { epoch: revision, slices: brake.slices.clone(), brake: None, ..self.clone() })
     }
 
+    /// The attempt that the split follows while it is only a brake on what its scope inherits.
+    pub fn follows(&self) -> Option<u64> {
+        self.brake.as_ref().and_then(|b| b.follows)
+    }
+
+    /// Whether the split counts below this parent: always, unless it is only a brake on a split that was set again since.
+    pub fn lasts_under(&self, parent: &Self) -> bool {
+        self.follows().is_none_or(|attempt| attempt == parent.attempt)
+    }
+
+    /// Replaces each version's name by the copy of it in `names`, so that a million splits share a few names.
+    pub(super) fn share_names(&mut self, names: &mut BTreeSet<VersionName>) {
+        let held = self.brake.iter_mut().flat_map(|b| b.slices.iter_mut());
+        for slice in self.slices.iter_mut().chain(held) {
+            match names.get(slice.version.as_str()) {
+                Some(shared) => slice.version = shared.clone(),
+                None => drop(names.insert(slice.version.clone())),
+            }
+        }
+    }
+
     /// How many buckets have another owner in the other split.
     pub fn moved_buckets(&self, other: &Self) -> usize {
         (0..BUCKETS).map(Bucket).filter(|b| self.version_at(*b) != other.version_at(*b)).count()
     }
 
-    /// Whether the slices are as this module makes them: ascending, complete, none empty. For data that was stored.
+    /// Whether the slices are as this module makes them: ascending, complete, none empty, of no more versions than
+    /// weights can name. For data that was stored.
     pub fn is_sound(&self) -> bool {
         let sound = |slices: &[Slice]| {
             let mut from = 0;
             let ascending = slices.iter().all(|s| std::mem::replace(&mut from, s.end) < s.end);
-            ascending && from == BUCKETS
+            let versions: BTreeSet<_> = slices.iter().map(|s| &s.version).collect();
+            ascending && from == BUCKETS && versions.len() <= Weights::MAX_VERSIONS
         };
         sound(&self.slices) && self.brake.as_ref().is_none_or(|b| sound(&b.slices))
     }
@@ -211,7 +233,7 @@ fn weights_of(slices: &[Slice]) -> Weights {
 
 /// Versions that shrink release buckets, versions that grow take them. Neighbours trade across their border first, which
 /// keeps two versions at two slices for ever; only what is left over is taken from the end of the range.
-fn move_buckets(slices: &[Slice], weights: &Weights) -> Box<[Slice]> {
+fn move_buckets(slices: &[Slice], weights: &Weights) -> Slices {
     let mut runs: Vec<(VersionName, u16)> = Vec::with_capacity(slices.len() + 2);
     let mut from = 0;
     for slice in slices {

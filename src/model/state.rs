@@ -4,7 +4,7 @@
 //! does not touch the tenants' documents: it bars the version, and every split set before the bar gives the version's
 //! share to the baseline. That makes going back equally fast for one tenant and for a million.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -14,11 +14,8 @@ use super::event::Author;
 use super::names::{GroupName, ServiceName, TenantName, UserName, VersionName};
 use super::share::{BasisPoints, Weights};
 use super::spec::VersionSpec;
-use super::split::{Bucket, RolledBack, Split};
-
-/// Tenants of one service that have settings of their own. A persistent map: the next state shares all but the path to
-/// what changed.
-pub type TenantMap = rpds::HashTrieMapSync<TenantName, Arc<TenantState>>;
+use super::split::{Bucket, RolledBack, Slice, Slices, Split};
+use super::tenant_map::TenantMap;
 
 /// Everything that is not the process's own settings, at one revision.
 #[derive(Debug, Clone, Default)]
@@ -200,6 +197,34 @@ impl ServiceState {
         }
     }
 
+    /// The slices that a split comes to, bars considered.
+    pub fn slices_in_effect(&self, split: &Split) -> Slices {
+        let mut slices = Slices::new();
+        for slice in &split.slices {
+            let owner = if self.barred(&slice.version, split).is_some() { &self.baseline } else { &slice.version };
+            match slices.last_mut().filter(|last| last.version == *owner) {
+                Some(last) => last.end = slice.end,
+                None => slices.push(Slice { end: slice.end, version: owner.clone() }),
+            }
+        }
+        slices
+    }
+
+    /// A group's own split; none when that is only a brake on a split of the service that was set again since.
+    pub fn group_split(&self, group: &str) -> Option<&Split> {
+        self.groups.get(group).filter(|split| split.lasts_under(&self.split))
+    }
+
+    /// Whether a tenant's or group's split is only a brake on a split that is no more. Attempts are never used again, so
+    /// it stays without effect and what it names needs not exist.
+    pub fn is_over(&self, split: &Split) -> bool {
+        let stands = |attempt| {
+            let mut groups = self.groups.keys().filter_map(|g| self.group_split(g.as_str()));
+            self.split.attempt == attempt || groups.any(|g| g.attempt == attempt)
+        };
+        split.follows().is_some_and(|attempt| !stands(attempt))
+    }
+
     /// The shares that a split comes to, bars considered.
     pub fn weights_in_effect(&self, split: &Split) -> Weights {
         let weights = split.weights();
@@ -233,6 +258,8 @@ impl State {
     /// [`DocumentError`] names the document that cannot be read.
     pub fn from_documents(revision: u64, documents: &[Document]) -> Result<Self, DocumentError> {
         let mut state = Self { revision, ..Self::default() };
+        let mut tenants: BTreeMap<&ServiceName, Vec<(TenantName, Arc<TenantState>)>> = BTreeMap::new();
+        let mut names = BTreeSet::new();
         for document in documents {
             let unreadable = |detail: String| DocumentError { key: document.key.clone(), detail };
             match &document.key {
@@ -248,11 +275,13 @@ impl State {
                     let mut own: TenantState = read(document, unreadable)?;
                     own.revision = document.revision;
                     check(own.split.is_sound(), own.format, unreadable)?;
-                    let tenants = state.tenants.entry(name.clone()).or_default();
-                    tenants.insert_mut(tenant.clone(), Arc::new(own));
+                    own.split.share_names(&mut names);
+                    tenants.entry(name).or_default().push((tenant.clone(), Arc::new(own)));
                 }
             }
         }
+        state.tenants =
+            tenants.into_iter().map(|(service, own)| (service.clone(), own.into_iter().collect())).collect();
         Ok(state)
     }
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use super::outcome::AttemptError;
-use crate::model::KeySource;
 use crate::routing::{InUse, ServiceRoute, VersionRoute};
 use crate::telemetry::Ticket;
 
@@ -78,9 +77,4 @@ impl RequestContext {
 pub(super) fn set_cookie(name: &str, value: &str, max_age_s: u64, secure: bool) -> Option<HeaderValue> {
     let secure = if secure { "; Secure" } else { "" };
     HeaderValue::try_from(format!("{name}={value}; Path=/; Max-Age={max_age_s}; HttpOnly; SameSite=Lax{secure}")).ok()
-}
-
-/// Whether any source of a service issues cookies, which makes answers differ by client.
-pub(super) fn issues_cookies(service: &ServiceRoute) -> bool {
-    service.spec.sticky.iter().any(|s| matches!(s, KeySource::Issued { .. }))
 }

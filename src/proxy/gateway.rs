@@ -162,9 +162,7 @@ impl ProxyHttp for Gateway {
         let random = rand::random();
         let tried = |e: &routing::Endpoint| ctx.has_tried(e.address);
         let endpoint = match (&assigned.tenant, version.per_tenant) {
-            (Some((tenant, _)), true) => {
-                self.keeper.of_tenant(version, tenant).await.pick(random, now_ms, tried)
-            }
+            (Some((tenant, _)), true) => self.keeper.of_tenant(version, tenant).await.pick(random, now_ms, tried),
             _ => version.endpoints.pick(random, now_ms, tried),
         };
         ctx.attempts += 1;
@@ -176,7 +174,9 @@ impl ProxyHttp for Gateway {
         let peer = upstream::peer(version, &endpoint, assigned.stream);
         ctx.in_use = Some(InUse::new(endpoint));
         ctx.uploading = !session.as_mut().is_body_done();
-        if ctx.uploading && let Some(ticket) = &mut ctx.ticket {
+        if ctx.uploading
+            && let Some(ticket) = &mut ctx.ticket
+        {
             ticket.uploading();
         }
         Ok(Box::new(peer))
@@ -199,7 +199,7 @@ impl ProxyHttp for Gateway {
         if let Some(id) = &ctx.request_id {
             request.insert_header(headers::X_REQUEST_ID, id.clone())?;
         }
-        request.insert_header(headers::X_VERSION, assigned.version.name.as_str())?;
+        request.insert_header(headers::X_VERSION, assigned.version.header.clone())?;
         match &assigned.tenant {
             Some((_, value)) => request.insert_header(headers::X_TENANT, value.clone())?,
             None => drop(request.remove_header(&headers::X_TENANT)),
@@ -277,7 +277,7 @@ impl ProxyHttp for Gateway {
         let Some(assigned) = &ctx.assigned else { return Ok(()) };
         let show = assigned.service.spec.headers;
         if show.version {
-            response.insert_header(headers::X_VERSION, assigned.version.name.as_str())?;
+            response.insert_header(headers::X_VERSION, assigned.version.header.clone())?;
         }
         if show.server_timing {
             let ms = self.clock.now_us().saturating_sub(ctx.started_us) as f64 / 1000.0;
@@ -311,7 +311,8 @@ impl ProxyHttp for Gateway {
             }
         }
         // Nothing was sent yet, so another endpoint may have the request whatever its method.
-        let others = ctx.assigned.as_ref().is_some_and(|a| a.version.endpoints.all().iter().any(|e| !ctx.has_tried(e.address)));
+        let others =
+            ctx.assigned.as_ref().is_some_and(|a| a.version.endpoints.all().iter().any(|e| !ctx.has_tried(e.address)));
         error.set_retry(others && ctx.attempts <= retries);
         error
     }

@@ -127,7 +127,12 @@ pub(super) struct Origin {
 }
 
 /// Tells the endpoint whom the request comes from. A stranger's own claims are replaced, a trusted proxy's continued.
-pub(super) fn forward(header: &mut RequestHeader, origin: Origin, host: Option<&HeaderValue>, rfc7239: bool) -> Result<()> {
+pub(super) fn forward(
+    header: &mut RequestHeader,
+    origin: Origin,
+    host: Option<&HeaderValue>,
+    rfc7239: bool,
+) -> Result<()> {
     let before = |name: HeaderName, headers: &HeaderMap| {
         let mut joined = Vec::new();
         for value in headers.get_all(name) {
@@ -147,7 +152,8 @@ pub(super) fn forward(header: &mut RequestHeader, origin: Origin, host: Option<&
     }
     header.insert_header(X_FORWARDED_FOR, client)?;
     if !origin.trusted || !header.headers.contains_key(X_FORWARDED_PROTO) {
-        header.insert_header(X_FORWARDED_PROTO, if origin.tls { "https" } else { "http" })?;
+        let proto = if origin.tls { HeaderValue::from_static("https") } else { HeaderValue::from_static("http") };
+        header.insert_header(X_FORWARDED_PROTO, proto)?;
     }
     if !origin.trusted || !header.headers.contains_key(X_FORWARDED_HOST) {
         match host {
@@ -224,7 +230,12 @@ mod tests {
 
     #[test]
     fn a_strangers_claims_are_replaced() {
-        let claims = [("x-forwarded-for", "1.1.1.1"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "evil"), ("forwarded", "for=1.1.1.1")];
+        let claims = [
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "evil"),
+            ("forwarded", "for=1.1.1.1"),
+        ];
         let own = HeaderValue::from_static("a.example");
         let after = |trusted, rfc7239| {
             let mut header = request(&claims);

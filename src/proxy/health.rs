@@ -71,8 +71,12 @@ impl Checker {
                 Err(_) => format!("no answer within {:?}", self.spec.timeout),
             };
             match good {
-                true => tracing::info!(version = %version.name, endpoint = %endpoint.name, "the endpoint is healthy again"),
-                false => tracing::warn!(version = %version.name, endpoint = %endpoint.name, why, "the endpoint is unhealthy"),
+                true => {
+                    tracing::info!(version = %version.name, endpoint = %endpoint.name, "the endpoint is healthy again")
+                }
+                false => {
+                    tracing::warn!(version = %version.name, endpoint = %endpoint.name, why, "the endpoint is unhealthy")
+                }
             }
         }
     }

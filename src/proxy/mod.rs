@@ -21,3 +21,4 @@ mod upstream;
 pub use clock::Clock;
 pub use endpoints::EndpointKeeper;
 pub use server::{ProxyHandle, ProxyParts, StartProxyError, start};
+pub use tls::{TlsError, check as check_tls};

@@ -104,7 +104,9 @@ fn fault_of(error: AttemptError, upstream_status: Option<u16>) -> Fault {
         // frequent on the version with less traffic, so it must not be evidence.
         (Side::Version, ErrorKind::Closed) if is_stale(error, upstream_status) => Fault::Proxy,
         (Side::Version, ErrorKind::Status(_)) => Fault::Backend(FailureKind::Status),
-        (Side::Version, ErrorKind::Closed | ErrorKind::Protocol | ErrorKind::Other) => Fault::Backend(FailureKind::Reset),
+        (Side::Version, ErrorKind::Closed | ErrorKind::Protocol | ErrorKind::Other) => {
+            Fault::Backend(FailureKind::Reset)
+        }
     }
 }
 

@@ -14,7 +14,10 @@ pub(super) async fn answer(session: &mut Session, status: u16, error: &'static s
     header.insert_header("content-type", "application/problem+json")?;
     header.insert_header("content-length", body.len().to_string())?;
     header.insert_header("cache-control", "no-store")?;
-    header.insert_header("proxy-status", HeaderValue::from_str(&format!("switchback; error={error}")).unwrap_or(HeaderValue::from_static("switchback")))?;
+    header.insert_header(
+        "proxy-status",
+        HeaderValue::from_str(&format!("switchback; error={error}")).unwrap_or(HeaderValue::from_static("switchback")),
+    )?;
     if !session.as_mut().is_body_done() {
         session.set_keepalive(None);
     }

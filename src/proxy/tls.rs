@@ -89,7 +89,9 @@ fn load(listener: &TlsListener) -> Result<Certificates, TlsError> {
         let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|e| file_error(&files.key, e))?;
         let key = any_supported_type(&key).map_err(|e| file_error(&files.key, e))?;
         let certified = CertifiedKey::new(chain, key);
-        certified.keys_match().map_err(|e| file_error(&files.key, format!("does not fit {}: {e}", files.cert.display())))?;
+        certified
+            .keys_match()
+            .map_err(|e| file_error(&files.key, format!("does not fit {}: {e}", files.cert.display())))?;
         let names = webpki_names::Names::of(&certified.cert[0]).map_err(|e| file_error(&files.cert, e))?;
         Ok((names, Arc::new(certified)))
     });

@@ -164,7 +164,11 @@ pub fn decide<'r, 'h>(
             let version = service.state.version_for(split, bucket);
             trace.step("bucket", || {
                 let seed = split.salt;
-                format!("bucket {} of 10000 under salt {seed:016x}; the split gives it to {}", bucket.index(), split.version_at(bucket))
+                format!(
+                    "bucket {} of 10000 under salt {seed:016x}; the split gives it to {}",
+                    bucket.index(),
+                    split.version_at(bucket)
+                )
             });
             (version, drawn)
         }
@@ -172,8 +176,18 @@ pub fn decide<'r, 'h>(
     let (name, drawn) = exclude(service, name, drawn, user, tenant, groups, trace);
     let version = service.version(name.as_str()).unwrap_or_else(|| service.baseline());
     trace.step("version", || format!("version {} serves the request", version.name));
-    let sound = service.state.bars.is_empty() || split.slices.iter().all(|s| service.state.barred(&s.version, split).is_none());
-    Ok(Decision { service, version, tenant: found.tenant, split: sound.then_some(split), drawn, by_tenant, issue, strip: found.strip })
+    let sound =
+        service.state.bars.is_empty() || split.slices.iter().all(|s| service.state.barred(&s.version, split).is_none());
+    Ok(Decision {
+        service,
+        version,
+        tenant: found.tenant,
+        split: sound.then_some(split),
+        drawn,
+        by_tenant,
+        issue,
+        strip: found.strip,
+    })
 }
 
 fn keyed(hash: u64) -> (u64, Drawn) {
@@ -243,6 +257,31 @@ fn address_key(address: IpAddr) -> [u8; 16] {
     }
 }
 
+/// The split that a tenant follows, and whose it is; without a tenant, the service's own.
+pub fn split_for<'r>(routes: &Routes, service: &'r ServiceRoute, tenant: Option<&str>) -> (&'r Split, SplitOwner) {
+    let groups = tenant.and_then(|t| routes.groups.get(t)).map_or(&[][..], |g| g);
+    let split = effective_split(service, tenant, groups, &mut Silent);
+    let owner = if std::ptr::eq(split, &raw const service.state.split) {
+        SplitOwner::Service
+    } else if service.state.groups.values().any(|g| std::ptr::eq(g, split)) {
+        SplitOwner::Group
+    } else {
+        SplitOwner::Tenant
+    };
+    (split, owner)
+}
+
+/// Whose split it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SplitOwner {
+    /// The service's.
+    Service,
+    /// A group's.
+    Group,
+    /// The tenant's own.
+    Tenant,
+}
+
 /// Tenant before group before service.
 fn effective_split<'r>(
     service: &'r ServiceRoute,
@@ -251,14 +290,16 @@ fn effective_split<'r>(
     trace: &mut impl Trace,
 ) -> &'r Split {
     let live = &service.state;
-    let group = if live.groups.is_empty() { None } else { groups.iter().find_map(|g| live.groups.get_key_value(g)) };
+    let group = match live.groups.is_empty() {
+        true => None,
+        false => groups.iter().find_map(|g| live.group_split(g.as_str()).map(|split| (g, split))),
+    };
     let parent = group.map_or(&live.split, |(_, split)| split);
-    let own = tenant.and_then(|t| service.tenants.get(t)).map(|own| &own.split);
     // A brake on a tenant that has no split of its own lasts only as long as what it inherits.
-    let current = |split: &&Split| split.brake.as_ref().and_then(|b| b.follows).is_none_or(|a| a == parent.attempt);
-    let split = own.filter(current).unwrap_or(parent);
+    let own = tenant.and_then(|t| service.tenants.get(t)).map(|own| &own.split).filter(|s| s.lasts_under(parent));
+    let split = own.unwrap_or(parent);
     trace.step("split", || {
-        let whose = match (own.filter(current), group) {
+        let whose = match (own, group) {
             (Some(_), _) => format!("tenant {}", tenant.unwrap_or_default()),
             (None, Some((group, _))) => format!("group {group}"),
             (None, None) => "the service".to_owned(),
@@ -370,3 +411,7 @@ fn describe_rule(rule: &crate::model::MatchRule) -> String {
     }
     parts.join(", ")
 }
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

@@ -250,7 +250,8 @@ mod tests {
     fn a_slow_endpoint_gets_less() {
         let set = set(4);
         let slow: Vec<_> = (0..100).map(|_| InUse::new(set.all()[0].clone())).collect();
-        let hits = numbers(3).take(10_000).filter(|r| set.pick(*r, 0, |_| false).unwrap().address.port() == 7000).count();
+        let hits =
+            numbers(3).take(10_000).filter(|r| set.pick(*r, 0, |_| false).unwrap().address.port() == 7000).count();
         assert_eq!(hits, 0, "two distinct endpoints are compared, so the busiest of four is never the lesser");
         drop(slow);
     }

@@ -66,8 +66,11 @@ pub fn explain(routes: &Routes, head: &Head<'_>) -> Explanation {
                 steps.step("rewrite", || format!("the path {} becomes {path}", head.path));
             }
             let tenant = decision.tenant.as_deref();
-            let endpoints: Vec<_> =
-                spec.endpoints.iter().map(|e| e.to_string().replace("{tenant}", tenant.unwrap_or("{tenant}"))).collect();
+            let endpoints: Vec<_> = spec
+                .endpoints
+                .iter()
+                .map(|e| e.to_string().replace("{tenant}", tenant.unwrap_or("{tenant}")))
+                .collect();
             steps.step("endpoint", || format!("the less busy of two among {}", endpoints.join(", ")));
             Explanation {
                 service: Some(decision.service.spec.name.to_string()),

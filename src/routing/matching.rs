@@ -92,7 +92,10 @@ mod tests {
 
     #[test]
     fn the_most_specific_rule_wins() {
-        let with_header = MatchRule { headers: vec![(http::HeaderName::from_static("x-beta"), Some("1".into()))], ..rule(None, Some("/api")) };
+        let with_header = MatchRule {
+            headers: vec![(http::HeaderName::from_static("x-beta"), Some("1".into()))],
+            ..rule(None, Some("/api"))
+        };
         let with_method = MatchRule { methods: vec![Method::POST], ..rule(None, Some("/api")) };
         let m = matcher(&[
             rule(None, Some("/")),
@@ -103,7 +106,8 @@ mod tests {
             with_header,
             with_method,
         ]);
-        let find = |method: &Method, host, path, headers: &HeaderMap| m.find(method, host, path, headers).map(|(i, _)| i);
+        let find =
+            |method: &Method, host, path, headers: &HeaderMap| m.find(method, host, path, headers).map(|(i, _)| i);
         let none = HeaderMap::new();
         let get = Method::GET;
         assert_eq!(find(&get, "x", "/", &none), Some(0));

@@ -7,12 +7,15 @@ mod cookie;
 mod decide;
 mod endpoints;
 mod explain;
+#[cfg(test)]
+#[path = "fixture_tests.rs"]
+mod fixture;
 mod matching;
 mod routes;
 mod tenant;
 
 pub use cookie::CookieSigner;
-pub use decide::{Decision, Drawn, Head, Refusal, Silent, Trace, decide, tenant_hash};
+pub use decide::{Decision, Drawn, Head, Refusal, Silent, SplitOwner, Trace, decide, split_for, tenant_hash};
 pub use endpoints::{Endpoint, EndpointSet, InUse};
 pub use explain::{Explanation, Step, explain};
 pub use matching::{has_prefix, rewrite};

@@ -6,13 +6,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use http::HeaderValue;
+
 use super::cookie::CookieSigner;
 use super::endpoints::EndpointSet;
 use super::matching::Matcher;
 use super::tenant::{Identifier, TokenKeyError};
 use crate::model::{
-    EndpointSpec, GroupName, Pin, ServiceName, ServiceSpec, ServiceState, Split, State, Structure, TenantMap, TenantName,
-    VersionName, VersionSpec,
+    EndpointSpec, GroupName, Pin, ServiceName, ServiceSpec, ServiceState, Split, State, Structure, TenantMap,
+    TenantName, VersionName, VersionSpec,
 };
 use crate::telemetry::{ServiceTally, Tallies};
 
@@ -55,6 +57,8 @@ pub struct ServiceRoute {
 pub struct VersionRoute {
     /// Its name.
     pub name: VersionName,
+    /// Its name as a header value, made once instead of for every request.
+    pub header: HeaderValue,
     /// What it is made of.
     pub spec: Arc<VersionSpec>,
     /// Where it listens.
@@ -109,7 +113,10 @@ impl std::fmt::Debug for Routes {
 
 impl std::fmt::Debug for ServiceRoute {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServiceRoute").field("name", &self.spec.name).field("state", &self.state).finish_non_exhaustive()
+        f.debug_struct("ServiceRoute")
+            .field("name", &self.spec.name)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
     }
 }
 
@@ -239,10 +246,15 @@ impl ServiceRoute {
     /// Only when the structure changes can a tenant's split come to name a version that is gone: a change of the state
     /// checks what it names.
     fn check_tenants(&self) -> Result<(), CompileError> {
-        self.tenants.iter().try_for_each(|(name, own)| self.check_split(&format!("the split of tenant {name}"), &own.split))
+        self.tenants
+            .iter()
+            .try_for_each(|(name, own)| self.check_split(&format!("the split of tenant {name}"), &own.split))
     }
 
     fn check_split(&self, place: &str, split: &Split) -> Result<(), CompileError> {
+        if self.state.is_over(split) {
+            return Ok(());
+        }
         let held = split.brake.iter().flat_map(|b| b.slices.iter());
         for slice in split.slices.iter().chain(held) {
             // What a bar has taken out of traffic may be gone.
@@ -280,6 +292,7 @@ impl VersionRoute {
         let identity = format!("{service}\0{name}\0{:?}\0{}\0{:?}", spec.tls, spec.http2, spec.host);
         Self {
             name: name.clone(),
+            header: HeaderValue::from_str(name.as_str()).unwrap_or(HeaderValue::from_static("unknown")),
             spec: spec.clone(),
             endpoints: Arc::new(EndpointSet::new(&spec.endpoints)),
             per_tenant: spec.endpoints.iter().any(|e| matches!(e, EndpointSpec::PerTenant { .. })),
@@ -287,3 +300,7 @@ impl VersionRoute {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "routes_tests.rs"]
+mod tests;

@@ -196,7 +196,9 @@ impl TokenVerifier {
         const LEEWAY_S: u64 = 60;
         let time = |name: &str| claims.get(name).and_then(serde_json::Value::as_f64);
         let now = head.now_s as f64;
-        if time("exp").is_some_and(|t| t + (LEEWAY_S as f64) < now) || time("nbf").is_some_and(|t| t - LEEWAY_S as f64 > now) {
+        if time("exp").is_some_and(|t| t + (LEEWAY_S as f64) < now)
+            || time("nbf").is_some_and(|t| t - LEEWAY_S as f64 > now)
+        {
             return None;
         }
         claims.get(&self.claim)?.as_str().map(str::to_owned)
@@ -215,7 +217,16 @@ mod tests {
     }
 
     fn head<'a>(host: &'a str, path: &'a str, headers: &'a HeaderMap, trusted: bool) -> Head<'a> {
-        Head { method: &Method::GET, host, path, headers, address: [127, 0, 0, 1].into(), trusted, random: [0; 2], now_s: 1_000 }
+        Head {
+            method: &Method::GET,
+            host,
+            path,
+            headers,
+            address: [127, 0, 0, 1].into(),
+            trusted,
+            random: [0; 2],
+            now_s: 1_000,
+        }
     }
 
     fn identifier(identify: Vec<TenantSource>, conflict: Conflict) -> Identifier {
@@ -252,7 +263,10 @@ mod tests {
         let same = headers(&[("x-tenant-id", "acme")]);
         let first = identifier(vec![host(), header(false)], Conflict::First);
         let strict = identifier(vec![host(), header(false)], Conflict::Reject);
-        assert_eq!(identifier(vec![header(false)], Conflict::First).find(&head("x", "/", &twice, true)), Err(Refusal::BadTenant));
+        assert_eq!(
+            identifier(vec![header(false)], Conflict::First).find(&head("x", "/", &twice, true)),
+            Err(Refusal::BadTenant)
+        );
         let at = |headers| head("acme.api.example.com", "/", headers, true);
         assert_eq!(first.find(&at(&other)).unwrap().tenant.as_deref(), Some("acme"));
         assert_eq!(strict.find(&at(&other)), Err(Refusal::TenantConflict));
@@ -261,7 +275,10 @@ mod tests {
         assert_eq!(trusting.find(&head("x", "/", &same, false)).unwrap().tenant, None);
         assert_eq!(trusting.find(&head("x", "/", &same, true)).unwrap().tenant.as_deref(), Some("acme"));
         let hostile = headers(&[("x-tenant-id", "a b")]);
-        assert_eq!(identifier(vec![header(false)], Conflict::First).find(&head("x", "/", &hostile, false)), Err(Refusal::BadTenant));
+        assert_eq!(
+            identifier(vec![header(false)], Conflict::First).find(&head("x", "/", &hostile, false)),
+            Err(Refusal::BadTenant)
+        );
     }
 
     #[test]
@@ -274,7 +291,8 @@ mod tests {
     #[test]
     fn a_token_counts_only_when_its_signature_holds() {
         let key = |secret: &[u8]| JwtKey { id: None, algorithm: "HS256".into(), material: secret.to_vec() };
-        let jwt = JwtSpec { claim: "tenant".into(), keys: vec![key(b"right")], issuer: Some("us".into()), audience: None };
+        let jwt =
+            JwtSpec { claim: "tenant".into(), keys: vec![key(b"right")], issuer: Some("us".into()), audience: None };
         let id = identifier(vec![TenantSource::Jwt(Arc::new(jwt))], Conflict::First);
         let token = |secret: &[u8], claims: serde_json::Value| {
             let key = jsonwebtoken::EncodingKey::from_secret(secret);
@@ -284,7 +302,10 @@ mod tests {
         let find = |h: &HeaderMap| id.find(&head("x", "/", h, false)).unwrap().tenant.map(Cow::into_owned);
         let claims = |exp: u64, iss: &str| serde_json::json!({ "tenant": "acme", "exp": exp, "iss": iss });
         assert_eq!(find(&token(b"right", claims(2_000, "us"))).as_deref(), Some("acme"));
-        assert_eq!(find(&token(b"right", serde_json::json!({ "tenant": "acme", "iss": "us" }))).as_deref(), Some("acme"));
+        assert_eq!(
+            find(&token(b"right", serde_json::json!({ "tenant": "acme", "iss": "us" }))).as_deref(),
+            Some("acme")
+        );
         assert_eq!(find(&token(b"wrong", claims(2_000, "us"))), None);
         assert_eq!(find(&token(b"right", claims(900, "us"))), None, "expired");
         assert_eq!(find(&token(b"right", claims(2_000, "them"))), None);

@@ -108,7 +108,7 @@ impl StateCollector {
         let refused = state.refused.list();
         let refused = refused.iter().map(|(reason, n)| family::REFUSED.sample(&[reason], *n as f64)).collect();
         vec![
-            family::RELOADS.with(vec![reload("ok", &state.reloads_ok), reload("error", &state.reloads_failed)]),
+            family::RELOADS.with(vec![reload("success", &state.reloads_ok), reload("failure", &state.reloads_failed)]),
             single(&family::STORE_UP, f64::from(u8::from(state.store_up.load(Relaxed)))),
             single(&family::CONNECTIONS, state.open_connections.load(Relaxed).max(0) as f64),
             family::REFUSED.with(refused),

@@ -63,6 +63,9 @@ pub struct EpochTally {
 pub(super) struct ArmTally {
     version: VersionName,
     pub(super) is_baseline: AtomicBool,
+    /// Coins that fell on this version: requests, or keys when keys are sticky. Counted when they fall, because a
+    /// version that is slow to answer would otherwise seem to get less than its share.
+    routed: AtomicU64,
     requests: AtomicU64,
     failures: AtomicU64,
     signals: [SignalTally; TallySignal::COUNT],
@@ -87,6 +90,7 @@ pub(super) struct AttemptKeys {
 /// errors), `bad` per signal.
 #[derive(Default)]
 pub(super) struct ArmKeys {
+    routed: KeySet,
     seen: [KeySet; 3],
     bad: [KeySet; TallySignal::COUNT],
 }
@@ -160,10 +164,19 @@ impl ArmTally {
         Self {
             version: version.clone(),
             is_baseline: AtomicBool::new(is_baseline),
+            routed: AtomicU64::default(),
             requests: AtomicU64::default(),
             failures: AtomicU64::default(),
             signals: std::array::from_fn(|_| SignalTally::new()),
             keys: keys.cloned(),
+        }
+    }
+
+    /// Books that a coin fell on this version. Only where versions are compared.
+    pub(super) fn routed(&self, key: Option<u64>) {
+        let Some(keys) = &self.keys else { return };
+        if key.is_none_or(|key| keys.routed.insert(key)) {
+            self.routed.fetch_add(1, Relaxed);
         }
     }
 
@@ -228,7 +241,8 @@ impl ArmTally {
             SignalReading { bad, n: self.signals[i].n.load(Relaxed).max(bad) }
         });
         let requests = self.requests.load(Relaxed).max(failures);
-        ArmReading { version: self.version.clone(), requests, failures, signals }
+        let routed = self.routed.load(Relaxed);
+        ArmReading { version: self.version.clone(), routed, requests, failures, signals }
     }
 }
 
@@ -256,6 +270,9 @@ impl AttemptKeys {
     }
 
     fn renew_full(&self) {
+        if self.arms.iter().any(|(_, keys)| keys.routed.is_full()) {
+            self.arms.iter().for_each(|(_, keys)| keys.routed.clear());
+        }
         for signal in 0..TallySignal::COUNT {
             let bad = |keys: &ArmKeys| keys.bad[signal].is_full();
             if self.arms.iter().any(|(_, keys)| bad(keys)) {
@@ -275,6 +292,8 @@ impl AttemptKeys {
 pub struct ArmReading {
     /// The version.
     pub version: VersionName,
+    /// Coins that fell on it: requests, or distinct keys when keys are sticky; 0 while one version has everything.
+    pub routed: u64,
     /// Requests that the version served or failed, each one.
     pub requests: u64,
     /// Those that it failed, each one.
@@ -297,4 +316,32 @@ pub struct SignalReading {
     pub n: u64,
     /// The bad ones; at most `n`.
     pub bad: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::BasisPoints;
+
+    #[test]
+    fn full_key_sets_begin_anew_on_all_versions_alike() {
+        let half = BasisPoints::new(5_000).unwrap();
+        let [one, two] = ["1", "2"].map(|v| VersionName::new(v).unwrap());
+        let weights = Weights::new([(one.clone(), half), (two.clone(), half)]).unwrap();
+        let epoch = EpochTally::new(&Split::new(&weights, &one, 7, 1), None, Some(&one), 0);
+        let fail = |arm: usize, key: u64| epoch.arm(arm).ended(true, false, Some(key), 1);
+        let bad = |arm: usize| epoch.read()[arm].signal(TallySignal::Error).bad;
+        fail(1, 0);
+        (0..300_000).for_each(|key| fail(0, key));
+        epoch.renew_full_keys();
+        fail(1, 0);
+        assert_eq!(bad(1), 1, "there is still room");
+        (300_000..360_000).for_each(|key| fail(0, key));
+        epoch.renew_full_keys();
+        let before = bad(0);
+        assert!((353_000..=360_000).contains(&before), "{before}");
+        fail(0, 0);
+        fail(1, 0);
+        assert_eq!((bad(0), bad(1)), (before + 1, 2));
+    }
 }

@@ -267,7 +267,7 @@ mod tests {
             r#"switchback_rollbacks_total{reason="other",service="accounting"} 1"#,
             r#"switchback_guard_evidence{service="accounting",signal="error"} -1.5"#,
             r#"switchback_refused_requests_total{reason="maintenance"} 1"#,
-            r#"switchback_config_reloads_total{result="ok"} 1"#,
+            r#"switchback_config_reloads_total{result="success"} 1"#,
             r#"switchback_endpoint_up{service="accounting",version="1.0.0",endpoint="127.0.0.1:9001"} 0"#,
         ];
         let rendered: Vec<_> = text.lines().map(sorted_labels).collect();

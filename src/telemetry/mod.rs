@@ -38,7 +38,6 @@ pub use metrics::Metrics;
 pub use outcome::{FailureKind, Fault, Outcome, code_class};
 pub use scope::{OTHER_TENANT, ScopeTally};
 pub use service::{Draw, ServiceTally, Start};
-pub use sketch::SpaceSaving;
 pub use tally::{ScopeHandle, Tallies};
 pub use ticket::Ticket;
 pub use top_tenants::{TenantSeries, TopTenants};

@@ -186,9 +186,13 @@ impl ScopeTally {
             let newest = list.last().filter(|e| e.epoch == split.epoch);
             newest.or_else(|| list.binary_search_by_key(&split.epoch, |e| e.epoch).ok().map(|i| &list[i])).cloned()
         };
-        let known = find(&self.epochs.load());
-        if known.is_some() {
-            return known;
+        {
+            let list = self.epochs.load();
+            let known = find(&list);
+            // When the list is full, each further request would copy it in vain.
+            if known.is_some() || list.len() >= MAX_EPOCHS {
+                return known;
+            }
         }
         self.epochs.rcu(|list| {
             let mut list = Vec::clone(list);

@@ -46,6 +46,13 @@ pub struct ServiceTally {
     tenants: papaya::HashMap<TenantName, Arc<ScopeTally>>,
 }
 
+impl Drop for ServiceTally {
+    /// A service that was removed must not go on taking the room of its tenants.
+    fn drop(&mut self) {
+        self.tenants.pin().keys().for_each(|_| self.shared.leave());
+    }
+}
+
 impl ServiceTally {
     pub(super) fn new(service: ServiceName, shared: Arc<Shared>) -> Self {
         let cells = Arc::new(ServiceCells::new(service));
@@ -161,6 +168,7 @@ impl ServiceTally {
         let epoch = scope.epoch(split, start.now_us)?;
         let arm = epoch.arm_of(start.version)?;
         epoch.begun(start.now_us);
+        epoch.arm(arm).routed(key);
         Some(Comparing::new(scope.clone(), epoch, arm, key, start.now_us))
     }
 }

@@ -354,6 +354,25 @@ fn tenants_are_bounded_and_idle_ones_make_room() {
 }
 
 #[test]
+fn a_service_that_was_forgotten_makes_room() {
+    let (bench, split) = (Bench::new(), split(5_000, 5, 5));
+    let open = bench.begin("1", &split, Draw::Coin, 0);
+    bench.tallies.forget_service(&ServiceName::new("accounting").unwrap());
+    assert_eq!(bench.tallies.tracked_tenants(), 1, "old routes still hold it");
+    let Bench { tallies, service, .. } = bench;
+    drop(open);
+    drop(service);
+    tallies.take_active();
+    // The map lets go of what was removed when no thread can be reading it any more.
+    for i in 0..10_000 {
+        let name = ServiceName::new(&format!("s{i}")).unwrap();
+        tallies.service(&name);
+        tallies.forget_service(&name);
+    }
+    assert_eq!(tallies.tracked_tenants(), 0);
+}
+
+#[test]
 fn active_scopes_are_told_once() {
     let (bench, split) = (Bench::new(), split(5_000, 5, 5));
     (0..10).for_each(|_| bench.run("1", &split, Draw::Coin, OK));
@@ -363,6 +382,20 @@ fn active_scopes_are_told_once() {
     assert!(bench.tallies.take_active().is_empty());
     bench.run("1", &split, Draw::Coin, OK);
     assert_eq!(bench.tallies.take_active().len(), 1);
+}
+
+#[test]
+fn more_scopes_than_can_wait_are_all_told() {
+    let tallies = Tallies::new(0);
+    let v = version("1");
+    for i in 0..1_500 {
+        let service = tallies.service(&ServiceName::new(&format!("s{i}")).unwrap());
+        let start = Start { tenant: None, version: &v, now_us: 0, draw: Draw::Coin, split: None, pooled: false };
+        service.begin(&start).finish(OK, 1);
+    }
+    let told: std::collections::BTreeSet<_> = tallies.take_active().into_iter().map(|s| s.service).collect();
+    assert_eq!(told.len(), 1_500);
+    assert!(tallies.take_active().is_empty());
 }
 
 #[test]

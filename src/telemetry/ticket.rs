@@ -94,6 +94,7 @@ impl Comparing {
                 self.arm().timed(signal, latency_us > u64::from(cut), self.key, now_us);
             }
         }
+        self.scope.touch_loosely(now_us);
     }
 
     fn ended(&self, outcome: Outcome, now_us: u64) {
@@ -138,7 +139,8 @@ impl Ticket {
         }
     }
 
-    /// Latency runs from here, microseconds of the caller's clock. Without effect once answered.
+    /// Latency runs from here, microseconds of the caller's clock. Without effect once answered. What the request has
+    /// been counted as because of its age stays, so say [`uploading`](Self::uploading) when the upload begins.
     pub fn restart(&mut self, now_us: u64) {
         if self.latency_us.is_none() {
             self.start_us = now_us;
@@ -157,6 +159,7 @@ impl Ticket {
         let latency = now_us.saturating_sub(self.start_us);
         self.latency_us = Some(latency);
         self.totals.answered(latency);
+        self.scope.touch_loosely(now_us);
         if let Some(comparing) = self.comparing() {
             comparing.answered(latency, now_us);
         }

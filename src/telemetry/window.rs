@@ -21,7 +21,7 @@ const KEPT: u64 = 90;
 pub struct Windows {
     histories: HashMap<ServiceName, HashMap<Option<TenantName>, History>>,
     /// The last reading of each scope, by its id, to take differences from.
-    last: HashMap<u64, Vec<TotalsReading>>,
+    last: HashMap<u64, (ServiceName, Vec<TotalsReading>)>,
     /// Entries of sparse latency counts that may be kept, 4 bytes each, and how many there are.
     max_entries: usize,
     entries: usize,
@@ -133,11 +133,11 @@ impl Windows {
         tenant: Option<&TenantName>,
         readings: Vec<TotalsReading>,
     ) -> Vec<TotalsDelta> {
-        let before = self.last.get(&id).map_or(&[][..], |l| l);
+        let before = self.last.get(&id).map_or(&[][..], |(_, l)| l);
         let since = |now: &TotalsReading| before.iter().find(|b| b.version == now.version);
         let news: Vec<_> =
             readings.iter().map(|r| TotalsDelta::between(since(r), r)).filter(|d| !d.is_empty()).collect();
-        self.last.insert(id, readings);
+        self.last.insert(id, (service.clone(), readings));
         for delta in &news {
             self.add(now_ms, service, None, delta);
             if tenant.is_some() {
@@ -178,12 +178,16 @@ impl Windows {
         for history in self.histories.get_mut(service).into_iter().flat_map(HashMap::values_mut) {
             history.versions.retain(|v| v.version != *version);
         }
+        for (_, readings) in self.last.values_mut().filter(|(s, _)| s == service) {
+            readings.retain(|r| r.version != *version);
+        }
         self.count_entries();
     }
 
     /// Forgets a service that was removed.
     pub fn forget_service(&mut self, service: &ServiceName) {
         self.histories.remove(service);
+        self.last.retain(|_, (s, _)| s != service);
         self.count_entries();
     }
 

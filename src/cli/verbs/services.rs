@@ -10,7 +10,7 @@ use crate::cli::client::Client;
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
 use crate::cli::table::{Cell, Column, Ink, Look, Table, split_bar, split_text};
-use crate::cli::text::{Fields, clean, counted, first_sentence, per_second, ratio, time};
+use crate::cli::text::{Fields, clean, counted, first_sentence, per_second, ratio, time, wrapped};
 use crate::cli::verb_args::ServicesVerb;
 
 /// Lists the services or shows one.
@@ -32,16 +32,17 @@ pub(super) fn summary_table(services: &[Value], look: Look) -> String {
     if services.is_empty() {
         return "there are no services\n".to_owned();
     }
+    // The bar is the first to go when there is little room: the numbers beside it say the same.
+    let bar = if look.width.is_none_or(|width| width >= 100) { 10 } else { 0 };
     let mut table = Table::new([
         Column::Left("SERVICE"),
         Column::Left("BASELINE"),
-        Column::Left(""),
         Column::Text("SPLIT"),
+        Column::Left(""),
         Column::Right("RATE"),
         Column::Right("ERRORS"),
-        Column::Left("VERDICT"),
         Column::Left("HEALTHY"),
-        Column::Text("REMARKS"),
+        Column::Left("VERDICT"),
     ]);
     for service in services {
         let baseline = service.text("baseline");
@@ -49,16 +50,30 @@ pub(super) fn summary_table(services: &[Value], look: Look) -> String {
         table.row([
             Cell::new(Ink::Bold, text_or_nothing(service, "name")),
             text_or_nothing(service, "baseline").into(),
-            split_bar(&weights, 10),
             split_text(&weights).into(),
+            if bar > 0 { split_bar(&weights, bar) } else { "".into() },
             or_nothing(service.number("requests_per_second"), per_second).into(),
             or_nothing(service.number("error_rate"), ratio).into(),
-            verdict(service.at("verdict")),
             endpoints(service.at("healthy_endpoints")),
-            Cell::new(Ink::Warn, remarks(service).join("; ")),
+            verdict(service.at("verdict")),
         ]);
     }
-    table.render(look)
+    table.render(look) + &all_remarks(services, look)
+}
+
+/// Below the table, because they are sentences.
+fn all_remarks(services: &[Value], look: Look) -> String {
+    let mut text = String::new();
+    for service in services {
+        for remark in remarks(service) {
+            let line = format!("{}: {remark}", text_or_nothing(service, "name"));
+            for part in wrapped(&line, look.width.unwrap_or(usize::MAX)) {
+                text.push_str(&look.paint(Ink::Warn, &part));
+                text.push('\n');
+            }
+        }
+    }
+    text
 }
 
 /// Healthy endpoints of all versions together.
@@ -169,9 +184,16 @@ mod tests {
             "verdict": "healthy", "healthy_endpoints": {"1.0.0": [2, 2], "2.0.0": [0, 1]},
         })];
         let text = summary_table(&services, Look::default());
-        let expected = "accounting  1.0.0     █████████░  1.0.0 90 %, 2.0.0 10 %  12.5/s   0.1 %  healthy  2/3      \
-                        3.0.0 rolled back; on hold: Fair.; 2 tenants have their own split";
-        assert_eq!(text.lines().nth(1), Some(expected));
+        let expected = "\
+SERVICE     BASELINE  SPLIT                                 RATE  ERRORS  HEALTHY  VERDICT
+accounting  1.0.0     1.0.0 90 %, 2.0.0 10 %  █████████░  12.5/s   0.1 %  2/3      healthy
+accounting: 3.0.0 rolled back
+accounting: on hold: Fair.
+accounting: 2 tenants have their own split
+";
+        assert_eq!(text, expected);
+        let narrow = summary_table(&services, Look { colour: false, width: Some(80) });
+        assert!(!narrow.contains('█') && narrow.lines().all(|line| line.chars().count() <= 80), "{narrow}");
         assert_eq!(summary_table(&[], Look::default()), "there are no services\n");
     }
 

@@ -72,7 +72,7 @@ pub(super) fn people(document: &Value, whose: &str, look: Look) -> String {
     }
     text.push_str(&table.render(look));
     for line in remarks(document) {
-        text.push_str(&line.0);
+        text.push_str(&line);
         text.push('\n');
     }
     if let Some(revision) = document.count("revision") {
@@ -81,17 +81,13 @@ pub(super) fn people(document: &Value, whose: &str, look: Look) -> String {
     text
 }
 
-struct Remark(String);
-
-fn remarks(document: &Value) -> Vec<Remark> {
+fn remarks(document: &Value) -> Vec<String> {
     let mut remarks = Vec::new();
     if document.is("braked") || document.at("intended").is_object() {
         let intended = weights_text(&json!({"weights": document.at("intended")}), None);
-        remarks.push(Remark(format!("braked while evidence is being confirmed; intended: {intended}")));
+        remarks.push(format!("braked while evidence is being confirmed; intended: {intended}"));
     }
-    if let Some(line) = rolled_back(document) {
-        remarks.push(Remark(line));
-    }
+    remarks.extend(rolled_back(document));
     remarks
 }
 
@@ -105,14 +101,14 @@ pub(super) fn rolled_back(document: &Value) -> Option<String> {
 
 /// Splits of groups or tenants below each other.
 pub(super) fn list<'a>(
-    head: &'static str,
+    head: &str,
     splits: impl Iterator<Item = (String, &'a Value)>,
     baseline: Option<&str>,
     look: Look,
 ) -> String {
     let mut table = Table::new([Column::Left(head), Column::Left("SPLIT"), Column::Text("REMARK")]);
     for (name, split) in splits {
-        let remark = remarks(split).into_iter().map(|r| r.0).collect::<Vec<_>>().join("; ");
+        let remark = remarks(split).join("; ");
         table.row([name.into(), weights_text(split, baseline).into(), Cell::new(Ink::Warn, remark)]);
     }
     if table.is_empty() { String::new() } else { table.render(look) }

@@ -141,10 +141,9 @@ fn action(action: &str) -> Option<&'static str> {
 fn compare_text(document: &Value, look: Look) -> String {
     let (a, b, difference) = (document.at("a"), document.at("b"), document.at("difference"));
     let mut text = heading(document, document.number("since_seconds"), look);
-    // The columns' heads are versions here, so they are a row.
-    let mut table = Table::new([Column::Left(""), Column::Right(""), Column::Right(""), Column::Right("DIFFERENCE")]);
-    let bold = |value: &Value| Cell::new(Ink::Bold, text_or_nothing(value, "version"));
-    table.row(["version".into(), bold(a), bold(b), "".into()]);
+    let (head_a, head_b) = (text_or_nothing(a, "version"), text_or_nothing(b, "version"));
+    let heads = [Column::Left(""), Column::Right(&head_a), Column::Right(&head_b), Column::Right("DIFFERENCE")];
+    let mut table = Table::new(heads);
     let role = |value: &Value| Cell::from(text_or_nothing(value, "role"));
     table.row(["role".into(), role(a), role(b), "".into()]);
     for (label, key) in [("requests", "requests"), ("failures", "failures_total"), ("client left", "client_aborts")] {
@@ -228,9 +227,10 @@ mod tests {
             "tenants": [{"tenant": "acme", "a": side, "b": side}], "comparison": null});
         let text = compare_text(&document, Look::default());
         for part in [
-            "error rate       0 %     2 %        +2 %\n",
-            "p50            10 ms   10 ms           0\n",
-            "p99           1.00 s  1.00 s     -200 ms\n",
+            "                    1       2  DIFFERENCE\n",
+            "error rate        0 %     2 %        +2 %\n",
+            "p50             10 ms   10 ms           0\n",
+            "p99            1.00 s  1.00 s     -200 ms\n",
             "acme    1/10 (10 %)  1/10 (10 %)\n",
         ] {
             assert!(text.contains(part), "{part:?} is missing in:\n{text}");

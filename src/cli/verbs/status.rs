@@ -67,15 +67,16 @@ fn draw(output: Output, document: &Value, trouble: Option<&str>) -> Result<(), C
 }
 
 /// A picture over the last one: from the top, each line cleared to its end, then everything below. Nothing is blank in
-/// between, so nothing flickers; terminals that can hold a picture back until it is whole are told to.
+/// between, so nothing flickers. Long lines end at the edge rather than push others down, and terminals that can hold a
+/// picture back until it is whole are told to.
 fn picture(text: &str, rows: Option<usize>) -> String {
     let rows = rows.unwrap_or(usize::MAX).saturating_sub(1).max(1);
-    let mut picture = "\x1b[?2026h\x1b[H".to_owned();
+    let mut picture = "\x1b[?2026h\x1b[?7l\x1b[H".to_owned();
     for line in text.lines().take(rows) {
         picture.push_str(line);
-        picture.push_str("\x1b[K\r\n");
+        picture.push_str("\x1b[K\n");
     }
-    picture.push_str("\x1b[J\x1b[?2026l");
+    picture.push_str("\x1b[J\x1b[?7h\x1b[?2026l");
     picture
 }
 
@@ -137,7 +138,7 @@ warning: look\u{fffd}
 
     #[test]
     fn a_picture_covers_the_last_one_and_fits() {
-        let expected = "\x1b[?2026h\x1b[Ha\x1b[K\r\nb\x1b[K\r\n\x1b[J\x1b[?2026l";
+        let expected = "\x1b[?2026h\x1b[?7l\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J\x1b[?7h\x1b[?2026l";
         assert_eq!(picture("a\nb\nc\n", Some(3)), expected);
         assert_eq!(picture("a\nb\n", None), expected);
     }

@@ -1,0 +1,21 @@
+# Shared by deploy/demo and tests/run: makes sure that a command is there.
+
+# need_command COMMAND [DEBIAN-PACKAGE]: installs the package when the command is missing, or says what is missing.
+need_command() {
+  command -v "$1" >/dev/null && return
+  if [ -z "${2:-}" ]; then
+    echo "$1 is missing: install a Rust toolchain (rustup or Debian's rustc and cargo) first" >&2
+    exit 1
+  fi
+  local as_root=()
+  if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || { echo "$1 is missing: install Debian's package $2 as root first" >&2; exit 1; }
+    as_root=(sudo)
+  fi
+  echo "installing Debian's package $2 for $1" >&2
+  if ! "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2" >/dev/null 2>&1; then
+    "${as_root[@]}" apt-get update -qq
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2" >/dev/null
+  fi
+  command -v "$1" >/dev/null || { echo "$1 is still missing after installing $2" >&2; exit 1; }
+}

@@ -1,0 +1,145 @@
+//! A change on its way: who asks, for what, against which revision; and the answer when it is durable and in effect.
+
+use axum::Json;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::answers::present;
+use super::auth::Caller;
+use super::context::{Cx, Found};
+use super::parameters::{Names, Parameters};
+use super::precondition::{Conditions, tagged};
+use super::problem::Problem;
+use crate::control::Receipt;
+use crate::model::{Change, ChangeRequest, EventKind, Scope, scope_of};
+
+/// The longest reason in characters.
+const MAX_REASON: usize = 1_000;
+
+/// What every change brings besides its body.
+pub(super) struct Asked {
+    /// Names in the path.
+    pub names: Names,
+    /// The service it is about.
+    pub found: Found,
+    cx: Cx,
+    caller: Caller,
+    conditions: Conditions,
+    dry_run: bool,
+    reason: Option<String>,
+}
+
+/// What a change came to.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Receipt)]
+pub(super) struct ReceiptAnswer {
+    /// Revision of the state, and of the document when it was changed.
+    pub revision: u64,
+    /// The event that tells of it; none for a dry run.
+    #[schema(required)]
+    pub event: Option<u64>,
+    /// Whether nothing was changed.
+    pub dry_run: bool,
+    /// The store is away: the change is in effect here and will be committed when the store is back.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub unconfirmed: bool,
+    /// What was before.
+    #[schema(required)]
+    pub before: Value,
+    /// What is now.
+    #[schema(required)]
+    pub after: Value,
+}
+
+impl FromRequestParts<Cx> for Asked {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, cx: &Cx) -> Result<Self, Problem> {
+        let names = Names::from_request_parts(parts, cx).await?;
+        let parameters = Parameters::from_request_parts(parts, cx).await?.only(&["dry_run", "reason"], &[])?;
+        // The route's own middleware puts the caller there; without it nobody may change anything.
+        let caller = parts.extensions.get::<Caller>().cloned();
+        let caller = caller.ok_or_else(|| {
+            Problem::new(axum::http::StatusCode::UNAUTHORIZED, "unauthorized", "nobody asked who you are")
+        })?;
+        Ok(Self {
+            found: Found::service(cx, &names.service()?)?,
+            names,
+            cx: cx.clone(),
+            caller,
+            conditions: Conditions::read(&parts.headers)?,
+            dry_run: parameters.flag("dry_run")?,
+            reason: parameters.text("reason").map(str::to_owned),
+        })
+    }
+}
+
+impl Asked {
+    /// Hands the change to the writer and tells what it came to. A reason in the body comes before one in the query.
+    pub(super) async fn submit(self, change: Change, reason: Option<String>) -> Result<Response, Problem> {
+        let kind = kind_of(&change);
+        let current = self.document_revision(&change);
+        let if_revision = self.conditions.expected(current);
+        if if_revision == Some(u64::MAX) {
+            return Err(Problem::no_match(current));
+        }
+        let request = ChangeRequest {
+            service: self.found.name().clone(),
+            if_revision,
+            change,
+            author: self.caller.author(),
+            reason: tidy(reason.or(self.reason).unwrap_or_default())?,
+            if_attempt: None,
+            evidence: Value::Null,
+        };
+        let receipt = self.cx.control.submit(request, self.dry_run).await?;
+        Ok(answer(kind, receipt))
+    }
+
+    /// The revision now of the document that a change writes, 0 when there is none.
+    fn document_revision(&self, change: &Change) -> u64 {
+        match scope_of(change) {
+            Some(Scope::Tenant(tenant)) => self.found.route.tenants.get(tenant).map_or(0, |own| own.revision),
+            _ => self.found.live().revision,
+        }
+    }
+}
+
+fn answer(kind: Option<EventKind>, receipt: Receipt) -> Response {
+    let body = ReceiptAnswer {
+        revision: receipt.revision,
+        event: receipt.event,
+        dry_run: receipt.dry_run,
+        unconfirmed: receipt.unconfirmed,
+        before: present(kind, &receipt.before),
+        after: present(kind, &receipt.after),
+    };
+    // A dry run made no document that could have a tag.
+    if receipt.dry_run { Json(body).into_response() } else { tagged(receipt.document_revision, Json(body)) }
+}
+
+/// Documents of these kinds are stored otherwise than they are shown.
+fn kind_of(change: &Change) -> Option<EventKind> {
+    match change {
+        Change::PutVersion(..) => Some(EventKind::VersionPut),
+        Change::DeleteVersion(_) => Some(EventKind::VersionDeleted),
+        Change::SetHold => Some(EventKind::HoldSet),
+        Change::ClearHold => Some(EventKind::HoldCleared),
+        _ => None,
+    }
+}
+
+/// Reasons end up in logs and terminals, so they are one line without control characters.
+fn tidy(reason: String) -> Result<String, Problem> {
+    let count = reason.chars().count();
+    if count > MAX_REASON {
+        return Err(Problem::invalid("reason", format!("has {count} characters; allowed are up to {MAX_REASON}")));
+    }
+    let line: String = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    Ok(line.trim().to_owned())
+}

@@ -1,0 +1,108 @@
+//! The admin HTTP API: how people, scripts and dashboards look at the proxy and change it.
+//!
+//! It decides nothing by itself. A handler reads the request into a [`Change`](crate::model::Change), hands it to the one
+//! writer and puts the answer into words; reading handlers show one [`View`](crate::control::View), so that what is shown
+//! together belongs together. Around every handler stand the guard (hosts, origins, sizes) and the tokens.
+//!
+//! [`router`] is everything but the socket, so that tests need none; [`serve`] adds the socket with its deadlines.
+
+mod answers;
+mod asked;
+mod auth;
+mod bodies;
+mod body;
+mod changes;
+mod compare;
+mod context;
+mod describe;
+mod events;
+mod explain;
+mod guard;
+mod openapi;
+mod parameters;
+mod precondition;
+mod problem;
+mod routes;
+mod serve;
+mod services;
+mod splits;
+mod stats;
+mod status;
+mod stream;
+mod throttle;
+mod versions;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use futures::future::BoxFuture;
+
+pub use routes::router;
+pub use serve::serve;
+
+use crate::config::Mistakes;
+use crate::control::{Control, ReloadReport, SubmitError};
+use crate::telemetry::{Metrics, Tallies, Windows};
+
+/// Reads the configuration file again and puts it into effect.
+pub type Reload = Arc<dyn Fn() -> BoxFuture<'static, Result<ReloadReport, ReloadError>> + Send + Sync>;
+
+/// What the admin API is built from.
+pub struct AdminParts {
+    /// The door to the state.
+    pub control: Control,
+    /// What `/metrics` shows.
+    pub metrics: Arc<Metrics>,
+    /// The history of counts; the guard feeds it. Held for moments only.
+    pub windows: Arc<Mutex<Windows>>,
+    /// The counts themselves, which know the tenants that had traffic.
+    pub tallies: Arc<Tallies>,
+    /// Milliseconds on the monotone axis that windows and endpoints are kept on.
+    pub now_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// Whether the process takes traffic.
+    pub ready: Arc<dyn Fn() -> Readiness + Send + Sync>,
+    /// What the data plane says of itself.
+    pub proxy: Arc<dyn Fn() -> ProxyStatus + Send + Sync>,
+    /// Reads the configuration file again.
+    pub reload: Reload,
+    /// The address that the admin API really listens on. Without tokens it must be on loopback, or nobody is let in.
+    pub listen: SocketAddr,
+    /// Name of this process among others.
+    pub instance: String,
+    /// When the process began.
+    pub started: jiff::Timestamp,
+}
+
+/// Whether the process takes traffic.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// Whether load balancers should send traffic here.
+    pub ready: bool,
+    /// Whether the process is on its way out.
+    pub draining: bool,
+    /// Why it is not ready, in words.
+    pub reason: String,
+}
+
+/// What the data plane says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProxyStatus {
+    /// Where it listens.
+    pub listen: Vec<SocketAddr>,
+    /// Client connections that are open.
+    pub open_connections: i64,
+}
+
+/// Why a reload changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The file has mistakes.
+    #[error(transparent)]
+    Mistakes(#[from] Mistakes),
+    /// The settings do not fit the state.
+    #[error(transparent)]
+    Refused(#[from] SubmitError),
+}

@@ -1,0 +1,150 @@
+//! The API's description as OpenAPI 3.1: paths and schemas come from the handlers and types, what all routes have in
+//! common (names in paths, conditions, refusals, roles) is added here once.
+
+use serde_json::{Map, Value, json};
+use utoipa::OpenApi;
+
+use super::answers::AuthorSchema;
+use super::auth::role_name;
+use super::problem::ProblemBody;
+use super::routes::Route;
+use super::{changes, compare, events, explain, services, splits, stats, status, versions};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Switchback admin API",
+        description = "Looks at the proxy and changes it. Shares are percent, times RFC 3339, latencies seconds. \
+                       Changes answer after they are durable and in effect on this node.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    paths(
+        status::livez,
+        status::readyz,
+        status::metrics,
+        status::openapi,
+        status::get_status,
+        status::reload,
+        services::list_services,
+        services::get_service,
+        splits::get_service_split,
+        splits::put_service_split,
+        splits::get_group_split,
+        splits::put_group_split,
+        splits::delete_group_split,
+        splits::list_tenants,
+        splits::get_tenant_split,
+        splits::put_tenant_split,
+        splits::delete_tenant_split,
+        changes::put_pin,
+        changes::delete_pin,
+        changes::put_hold,
+        changes::delete_hold,
+        changes::put_baseline,
+        changes::rollback_service,
+        changes::rollback_tenant,
+        versions::put_version,
+        versions::delete_version,
+        stats::get_stats,
+        compare::compare,
+        explain::explain_request,
+        events::list_events,
+    ),
+    components(schemas(ProblemBody, AuthorSchema))
+)]
+struct Description;
+
+/// What can go wrong before a handler is asked, and what every handler may answer.
+const REFUSALS: [(&str, &str); 6] = [
+    ("400", "A name, parameter or header cannot be read"),
+    ("401", "No token, or one that is not known"),
+    ("403", "The token's role is too low, or the request comes from another origin"),
+    ("404", "There is no such service, tenant, group, version, pin or hold"),
+    ("421", "The host is not one of the admin API's"),
+    ("429", "Too many wrong tokens from this address"),
+];
+
+/// The same of changes.
+const CHANGE_REFUSALS: [(&str, &str); 6] = [
+    ("409", "Still in use, or nothing to change"),
+    ("412", "The document changed in between; `current_revision` tells its revision now"),
+    ("413", "The body is too large"),
+    ("415", "The body is not declared as JSON"),
+    ("422", "The body or the change makes no sense; `errors` tells the fields"),
+    ("503", "The store is away or the process is on its way out; nothing has changed"),
+];
+
+/// The description of the routes.
+pub(super) fn document(routes: &[Route]) -> Value {
+    // The description is made of maps and text; a test reads all of it.
+    let mut document = serde_json::to_value(Description::openapi()).unwrap_or_default();
+    for route in routes {
+        let method = route.method.as_str().to_ascii_lowercase();
+        if let Some(operation) = document["paths"][route.path].get_mut(&method).and_then(Value::as_object_mut) {
+            complete(operation, route);
+        }
+    }
+    document["components"]["securitySchemes"] = json!({ "token": { "type": "http", "scheme": "bearer" } });
+    document
+}
+
+fn complete(operation: &mut Map<String, Value>, route: &Route) {
+    let is_change = !route.method.is_safe();
+    let mut parameters: Vec<Value> = names_in(route.path).map(path_parameter).collect();
+    if is_change && route.path.contains("{service}") {
+        parameters.extend(change_parameters());
+    }
+    if route.path.ends_with("/split") && !is_change {
+        parameters.push(header("If-None-Match", "The entity tag that the client has; 304 when it is still right"));
+    }
+    parameters.extend(operation.get("parameters").and_then(Value::as_array).cloned().unwrap_or_default());
+    if !parameters.is_empty() {
+        operation.insert("parameters".to_owned(), Value::Array(parameters));
+    }
+    let Some(role) = route.role else { return };
+    operation.insert("security".to_owned(), json!([{ "token": [] }]));
+    operation.insert("x-role".to_owned(), json!(role_name(role)));
+    let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else { return };
+    let changes = CHANGE_REFUSALS.iter().filter(|_| is_change);
+    for (status, description) in REFUSALS.iter().chain(changes) {
+        let content = json!({ "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" } } });
+        responses.insert((*status).to_owned(), json!({ "description": description, "content": content }));
+    }
+    if is_change && route.path.contains("{service}") {
+        let tag = json!({ "schema": { "type": "string" }, "description": "Revision of the document, in quotes" });
+        responses["200"]["headers"] = json!({ "ETag": tag });
+    }
+}
+
+fn names_in(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+}
+
+fn path_parameter(name: &str) -> Value {
+    let description = match name {
+        "service" => "Name of the service",
+        "tenant" => "Name of the tenant",
+        "group" => "Name of the group",
+        "version" => "Name of the version",
+        "kind" => "`tenant`, `user` or `group`",
+        _ => "Name of the tenant, user or group",
+    };
+    let mut schema = json!({ "type": "string" });
+    if name == "kind" {
+        schema["enum"] = json!(["tenant", "user", "group"]);
+    }
+    json!({ "name": name, "in": "path", "required": true, "description": description, "schema": schema })
+}
+
+fn change_parameters() -> [Value; 3] {
+    let query = |name: &str, kind: &str, description: &str| json!({ "name": name, "in": "query", "required": false, "description": description, "schema": { "type": kind } });
+    [
+        query("dry_run", "boolean", "Only tell what the change would do"),
+        query("reason", "string", "Why; shown in the history. A reason in the body comes first"),
+        header("If-Match", "Entity tags that the document must have one of; `*`: whatever it has"),
+    ]
+}
+
+fn header(name: &str, description: &str) -> Value {
+    json!({ "name": name, "in": "header", "required": false, "description": description, "schema": { "type": "string" } })
+}

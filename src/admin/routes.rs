@@ -1,0 +1,104 @@
+//! Every route in one table: what it takes to use it, and who answers. Router, roles and tests read the same table.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{Method, StatusCode};
+use axum::middleware::from_fn_with_state;
+use axum::routing::{MethodRouter, delete, get, post, put};
+
+use super::context::{Cx, Shared};
+use super::problem::Problem;
+use super::{
+    AdminParts, auth, changes, compare, events, explain, guard, openapi, services, splits, stats, status, versions,
+};
+use crate::config::Role;
+
+/// One route.
+pub(super) struct Route {
+    /// Its method.
+    pub method: Method,
+    /// Its path, with names in braces.
+    pub path: &'static str,
+    /// The role that it takes; none: open to everyone who reaches the listener.
+    pub role: Option<Role>,
+    handler: MethodRouter<Cx>,
+}
+
+/// The whole API as a service, without a socket.
+pub fn router(parts: AdminParts) -> Router {
+    let description = openapi::document(&table());
+    let description = serde_json::to_vec(&description).unwrap_or_default();
+    let cx: Cx = Arc::new(Shared::new(parts, description.into()));
+    let mut router = Router::new();
+    for Route { path, role, handler, .. } in table() {
+        let handler = match role {
+            Some(role) => handler.route_layer(from_fn_with_state((cx.clone(), role), auth::require)),
+            None => handler,
+        };
+        router = router.route(path, handler);
+    }
+    router
+        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "", "there is nothing at this path; see /openapi.json"))
+        .method_not_allowed_fallback(async || {
+            let detail = "the path does not take this method; the allow header tells which it takes";
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "", detail)
+        })
+        .layer(from_fn_with_state(cx.clone(), guard::check))
+        .with_state(cx)
+}
+
+/// Every route.
+pub(super) fn table() -> Vec<Route> {
+    let open = |path, handler| Route { method: Method::GET, path, role: None, handler };
+    let mut all = vec![
+        open("/livez", get(status::livez)),
+        open("/readyz", get(status::readyz)),
+        open("/metrics", get(status::metrics)),
+        open("/openapi.json", get(status::openapi)),
+    ];
+    all.extend(reading());
+    all.extend(changing());
+    all
+}
+
+fn reading() -> Vec<Route> {
+    let read = |path, handler| Route { method: Method::GET, path, role: Some(Role::Viewer), handler };
+    vec![
+        read("/v1/status", get(status::get_status)),
+        read("/v1/services", get(services::list_services)),
+        read("/v1/services/{service}", get(services::get_service)),
+        read("/v1/services/{service}/split", get(splits::get_service_split)),
+        read("/v1/services/{service}/groups/{group}/split", get(splits::get_group_split)),
+        read("/v1/services/{service}/tenants", get(splits::list_tenants)),
+        read("/v1/services/{service}/tenants/{tenant}/split", get(splits::get_tenant_split)),
+        read("/v1/services/{service}/stats", get(stats::get_stats)),
+        read("/v1/services/{service}/compare", get(compare::compare)),
+        read("/v1/services/{service}/explain", get(explain::explain_request)),
+        read("/v1/events", get(events::list_events)),
+    ]
+}
+
+fn changing() -> Vec<Route> {
+    let route = |role, method, path, handler| Route { method, path, role: Some(role), handler };
+    let operate = |method, path, handler| route(Role::Operator, method, path, handler);
+    let administer = |method, path, handler| route(Role::Admin, method, path, handler);
+    let (put_, delete_, post_) = (Method::PUT, Method::DELETE, Method::POST);
+    vec![
+        operate(put_.clone(), "/v1/services/{service}/split", put(splits::put_service_split)),
+        operate(put_.clone(), "/v1/services/{service}/groups/{group}/split", put(splits::put_group_split)),
+        operate(delete_.clone(), "/v1/services/{service}/groups/{group}/split", delete(splits::delete_group_split)),
+        operate(put_.clone(), "/v1/services/{service}/tenants/{tenant}/split", put(splits::put_tenant_split)),
+        operate(delete_.clone(), "/v1/services/{service}/tenants/{tenant}/split", delete(splits::delete_tenant_split)),
+        operate(put_.clone(), "/v1/services/{service}/pins/{kind}/{name}", put(changes::put_pin)),
+        operate(delete_.clone(), "/v1/services/{service}/pins/{kind}/{name}", delete(changes::delete_pin)),
+        operate(put_.clone(), "/v1/services/{service}/hold", put(changes::put_hold)),
+        operate(delete_.clone(), "/v1/services/{service}/hold", delete(changes::delete_hold)),
+        operate(post_.clone(), "/v1/services/{service}/rollback", post(changes::rollback_service)),
+        operate(post_.clone(), "/v1/services/{service}/tenants/{tenant}/rollback", post(changes::rollback_tenant)),
+        administer(put_.clone(), "/v1/services/{service}/baseline", put(changes::put_baseline)),
+        administer(put_, "/v1/services/{service}/versions/{version}", put(versions::put_version)),
+        administer(delete_, "/v1/services/{service}/versions/{version}", delete(versions::delete_version)),
+        administer(post_, "/v1/reload", post(status::reload)),
+    ]
+}

@@ -1,0 +1,110 @@
+//! The socket: connections with a deadline for the request head, a limit on their number, and a graceful end.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tower::ServiceExt as _;
+
+/// How long a client may take to send the head of a request, the pause between two requests included.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+/// Largest head of a request in bytes.
+const HEAD_SIZE: usize = 32 << 10;
+/// Connections that may be open at a time; streams of events take one each.
+const MAX_CONNECTIONS: usize = 1_024;
+/// How long open requests may take once the end has begun.
+const GRACE: Duration = Duration::from_secs(5);
+/// The pause after the system refused a connection, such as for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Tells long answers that the end has begun.
+#[derive(Debug, Clone)]
+pub(super) struct Ending(watch::Receiver<bool>);
+
+impl Ending {
+    /// Returns when the end has begun.
+    pub(super) async fn wait(&mut self) {
+        // The sender is gone only when the server is.
+        let _gone = self.0.wait_for(|ending| *ending).await;
+    }
+}
+
+/// Serves until `shutdown` is done; then finishes open requests, at most for five seconds.
+pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()> + Send) {
+    let (end, ending) = watch::channel(false);
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    tokio::pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => match permits.clone().try_acquire_owned() {
+                    Ok(permit) => {
+                        let served = connection(stream, peer, router.clone(), Ending(ending.clone()));
+                        connections.spawn(async move {
+                            served.await;
+                            drop(permit);
+                        });
+                    }
+                    // Closing at once beats a queue in which people wait without knowing why.
+                    Err(_) => tracing::warn!(%peer, MAX_CONNECTIONS, "the admin API has too many connections"),
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "the admin API could not accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    let _nobody_waits = end.send(true);
+    let finished = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(GRACE, finished).await.is_err() {
+        tracing::warn!("requests to the admin API were cut off at the end");
+    }
+}
+
+async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, mut ending: Ending) {
+    let for_requests = ending.clone();
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let (router, ending) = (router.clone(), for_requests.clone());
+        async move {
+            let mut request: Request = request.map(Body::new);
+            request.extensions_mut().insert(ConnectInfo(peer));
+            request.extensions_mut().insert(ending);
+            let response = router.oneshot(request).await.unwrap_or_else(|never: Infallible| match never {});
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .max_buf_size(HEAD_SIZE)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let result = tokio::select! {
+        result = &mut connection => result,
+        () = ending.wait() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        // Clients that break off are no news.
+        tracing::debug!(%peer, %error, "a connection to the admin API broke off");
+    }
+}

@@ -1,0 +1,255 @@
+//! Services for people to look at: a line for each, or everything about one.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::Response;
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::answers::{EventAnswer, HoldAnswer, RolledBackAnswer, SplitAnswer};
+use super::context::{Cx, Found, Shared};
+use super::describe::{GuardAnswer, key_source, rule};
+use super::parameters::Names;
+use super::precondition::tagged;
+use super::problem::Problem;
+use crate::analysis::Verdict;
+use crate::config::version_to_json;
+use crate::control::View;
+use crate::model::{
+    BasisPoints, EventKind, EventQuery, GroupName, Pin, Scope, ServiceName, ServiceState, VersionName, Weights,
+};
+use crate::routing::{ServiceRoute, VersionRoute};
+use crate::telemetry::VersionStats;
+
+/// The time that rates in summaries look back on.
+const SUMMARY_MS: u64 = 60_000;
+
+/// A service in a line.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ServiceSummary)]
+pub(super) struct ServiceSummary {
+    #[schema(value_type = String)]
+    name: ServiceName,
+    #[schema(value_type = String)]
+    baseline: VersionName,
+    /// Percent by version, in effect.
+    #[schema(value_type = BTreeMap<String, f64>)]
+    weights: Weights,
+    /// What was asked for, while a brake holds some of it back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<BTreeMap<String, f64>>)]
+    intended: Option<Weights>,
+    #[schema(required)]
+    hold: Option<HoldAnswer>,
+    #[schema(required)]
+    rolled_back: Option<RolledBackAnswer>,
+    /// Tenants with a split of their own.
+    own_splits: usize,
+    /// Over the last minute.
+    requests_per_second: f64,
+    /// Over the last minute, 0 to 1; none without requests.
+    #[schema(required)]
+    error_rate: Option<f64>,
+    /// The worst verdict over all tenants; none while nothing is compared.
+    #[schema(required, value_type = Option<String>)]
+    verdict: Option<Verdict>,
+    /// Endpoints that are up, and all, by version.
+    #[schema(value_type = BTreeMap<String, Vec<usize>>)]
+    healthy_endpoints: BTreeMap<VersionName, (usize, usize)>,
+}
+
+/// Every service.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ServiceList)]
+pub(super) struct ServiceList {
+    services: Vec<ServiceSummary>,
+}
+
+/// Everything about a service.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Service)]
+pub(super) struct ServiceAnswer {
+    #[schema(value_type = String)]
+    name: ServiceName,
+    /// Revision of the document, for `If-Match`.
+    revision: u64,
+    #[schema(value_type = String)]
+    baseline: VersionName,
+    split: SplitAnswer,
+    /// Splits of groups.
+    #[schema(value_type = BTreeMap<String, SplitAnswer>)]
+    groups: BTreeMap<GroupName, SplitAnswer>,
+    pins: Vec<PinAnswer>,
+    versions: Vec<VersionAnswer>,
+    #[schema(required)]
+    hold: Option<HoldAnswer>,
+    /// Which requests belong to it.
+    r#match: Vec<String>,
+    /// Where keys come from.
+    sticky: Vec<String>,
+    guard: GuardAnswer,
+    tenants_with_own_split: usize,
+    #[schema(required)]
+    last_rollback: Option<EventAnswer>,
+}
+
+/// A pin.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Pin)]
+pub(super) struct PinAnswer {
+    /// `tenant`, `user` or `group`.
+    kind: &'static str,
+    name: String,
+    /// `{"version": V}` or `{"exclude": V}`.
+    #[schema(value_type = BTreeMap<String, String>)]
+    pin: Pin,
+}
+
+/// A version of a service.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = VersionState)]
+pub(super) struct VersionAnswer {
+    #[schema(value_type = String)]
+    name: VersionName,
+    /// `file` or `api`.
+    source: &'static str,
+    /// `baseline`, `canary` (it receives traffic) or `idle`.
+    role: &'static str,
+    /// Percent of the service's own split.
+    #[schema(value_type = f64)]
+    share: BasisPoints,
+    endpoints: Vec<EndpointAnswer>,
+    /// The fields of the file.
+    spec: Value,
+}
+
+/// An endpoint of a version.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Endpoint)]
+pub(super) struct EndpointAnswer {
+    address: String,
+    /// What the active checks say.
+    healthy: bool,
+    in_flight: u32,
+    /// Whether it is out for a while because requests could not connect.
+    ejected: bool,
+}
+
+/// Every service, a line for each
+#[utoipa::path(get, path = "/v1/services", tag = "services", responses((status = 200, description = "Services by name", body = ServiceList)))]
+pub(super) async fn list_services(State(cx): State<Cx>) -> Json<ServiceList> {
+    Json(ServiceList { services: summaries(&cx, &cx.control.view()) })
+}
+
+/// Everything about a service
+///
+/// The entity tag is the revision to change the service against. Health and load change without it, so the answer is
+/// never `304 Not Modified`.
+#[utoipa::path(get, path = "/v1/services/{service}", tag = "services", responses((status = 200, description = "The service", body = ServiceAnswer)))]
+pub(super) async fn get_service(State(cx): State<Cx>, names: Names) -> Result<Response, Problem> {
+    let found = Found::service(&cx, &names.service()?)?;
+    let live = found.live();
+    let split = |split, scope| SplitAnswer::new(live, split, &scope);
+    let groups = live.groups.iter().map(|(g, s)| (g.clone(), split(s, Scope::Group(g.clone())))).collect();
+    let recent = cx.lock_windows().stats(found.name(), None, Some(SUMMARY_MS), cx.now());
+    let answer = ServiceAnswer {
+        name: found.name().clone(),
+        revision: live.revision,
+        baseline: live.baseline.clone(),
+        split: split(&live.split, Scope::Service),
+        groups,
+        pins: pins(live),
+        versions: found.route.versions.iter().map(|v| version(&found.route, v, &recent, cx.now())).collect(),
+        hold: live.hold.as_ref().map(HoldAnswer::new),
+        r#match: found.route.spec.rules.iter().map(rule).collect(),
+        sticky: found.route.spec.sticky.iter().map(key_source).collect(),
+        guard: GuardAnswer::new(&found.route.spec.guard),
+        tenants_with_own_split: found.route.tenants.size(),
+        last_rollback: last_rollback(&cx, found.name()).await,
+    };
+    Ok(tagged(live.revision, Json(answer)))
+}
+
+/// A line for each service.
+pub(super) fn summaries(cx: &Shared, view: &View) -> Vec<ServiceSummary> {
+    view.routes.services.iter().map(|route| summary(cx, route)).collect()
+}
+
+fn summary(cx: &Shared, route: &ServiceRoute) -> ServiceSummary {
+    let (live, now) = (&route.state, cx.now());
+    let name = &route.spec.name;
+    let split = SplitAnswer::new(live, &live.split, &Scope::Service);
+    let stats = cx.lock_windows().stats(name, None, Some(SUMMARY_MS), now);
+    let (requests, failed) = stats.iter().fold((0, 0), |(r, f), s| (r + s.requests, f + s.failed));
+    ServiceSummary {
+        name: name.clone(),
+        baseline: live.baseline.clone(),
+        weights: split.weights,
+        intended: split.intended,
+        hold: live.hold.as_ref().map(HoldAnswer::new),
+        rolled_back: split.rolled_back,
+        own_splits: route.tenants.size(),
+        requests_per_second: stats.iter().map(|s| s.rps).sum(),
+        error_rate: (requests > 0).then(|| failed as f64 / requests as f64),
+        verdict: cx.control.board().verdict(name),
+        healthy_endpoints: route.versions.iter().map(|v| (v.name.clone(), v.endpoints.available(now))).collect(),
+    }
+}
+
+fn pins(live: &ServiceState) -> Vec<PinAnswer> {
+    let pin = |kind, name: &str, pin: &Pin| PinAnswer { kind, name: name.to_owned(), pin: pin.clone() };
+    let tenants = live.pins.tenants.iter().map(|(n, p)| pin("tenant", n.as_str(), p));
+    let users = live.pins.users.iter().map(|(n, p)| pin("user", n.as_str(), p));
+    let groups = live.pins.groups.iter().map(|(n, p)| pin("group", n.as_str(), p));
+    tenants.chain(users).chain(groups).collect()
+}
+
+fn version(route: &ServiceRoute, version: &VersionRoute, recent: &[VersionStats], now: u64) -> VersionAnswer {
+    let (live, name) = (&route.state, &version.name);
+    let share = live.weights_in_effect(&live.split).share(name.as_str());
+    let endpoints = version.endpoints.all();
+    let endpoints = endpoints.iter().map(|e| EndpointAnswer {
+        address: e.address.to_string(),
+        healthy: e.is_healthy(),
+        in_flight: e.in_flight(),
+        ejected: e.is_ejected(now),
+    });
+    VersionAnswer {
+        name: name.clone(),
+        source: if route.spec.versions.contains_key(name) { "file" } else { "api" },
+        role: if *name == live.baseline {
+            "baseline"
+        } else if share > BasisPoints::ZERO || receives(live, name, recent) {
+            "canary"
+        } else {
+            "idle"
+        },
+        share,
+        endpoints: endpoints.collect(),
+        spec: version_to_json(&version.spec),
+    }
+}
+
+/// Whether a version has traffic besides the service's own split. Tenants may be a million, so theirs is seen by the
+/// requests that it leads to.
+fn receives(live: &ServiceState, name: &VersionName, recent: &[VersionStats]) -> bool {
+    let group = live.groups.values().any(|s| live.weights_in_effect(s).share(name.as_str()) > BasisPoints::ZERO);
+    let pinned = live.pins.iter().any(|p| matches!(p, Pin::Version(v) if v == name));
+    group || pinned || recent.iter().any(|s| s.version == *name && (s.requests > 0 || s.in_flight > 0))
+}
+
+/// The history may be away while the rest is there; the answer is then given without it.
+async fn last_rollback(cx: &Shared, service: &ServiceName) -> Option<EventAnswer> {
+    let query = EventQuery {
+        service: Some(service.clone()),
+        kind: Some(EventKind::Rollback),
+        limit: 1,
+        newest_first: true,
+        ..EventQuery::default()
+    };
+    let events = cx.control.events(query).await.ok()?;
+    events.first().map(EventAnswer::new)
+}

@@ -1,0 +1,150 @@
+//! The process itself: what it is, whether it takes traffic, its metrics, and reading the configuration again.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::context::Cx;
+use super::problem::Problem;
+use super::services::{ServiceSummary, summaries};
+use crate::control::ReloadReport;
+
+/// How long the store may take to say that it is there.
+const PING_TIME: Duration = Duration::from_secs(2);
+
+/// What the process says of itself.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Status)]
+pub(super) struct StatusAnswer {
+    /// Name of this process among others.
+    instance: String,
+    version: &'static str,
+    /// Revision of the state.
+    revision: u64,
+    started: String,
+    uptime_seconds: f64,
+    ready: bool,
+    draining: bool,
+    /// Whether changes are refused because the process runs on the last good copy of its state.
+    read_only: bool,
+    store: StoreStatus,
+    proxy: ProxyAnswer,
+    services: Vec<ServiceSummary>,
+    /// What somebody should look at.
+    warnings: Vec<String>,
+}
+
+/// The store.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct StoreStatus {
+    kind: &'static str,
+    path: String,
+    /// Whether it takes changes now.
+    up: bool,
+}
+
+/// The data plane.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ProxyStatus)]
+pub(super) struct ProxyAnswer {
+    #[schema(value_type = Vec<String>)]
+    listen: Vec<SocketAddr>,
+    open_connections: i64,
+}
+
+/// What a reload came to.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ReloadReport)]
+pub(super) struct ReloadAnswer {
+    revision: u64,
+    /// Parts of the file that are different and in effect now.
+    changed: Vec<String>,
+    /// Parts of the file that are different and need a restart.
+    needs_restart: Vec<String>,
+    warnings: Vec<String>,
+}
+
+/// The process, its store and every service
+#[utoipa::path(get, path = "/v1/status", tag = "process", responses((status = 200, description = "The status", body = StatusAnswer)))]
+pub(super) async fn get_status(State(cx): State<Cx>) -> Json<StatusAnswer> {
+    let up = tokio::time::timeout(PING_TIME, cx.control.ping()).await.is_ok_and(|answer| answer.is_ok());
+    let (view, readiness, proxy) = (cx.control.view(), (cx.ready)(), (cx.proxy)());
+    let mut warnings = view.settings.warnings.clone();
+    if !readiness.ready && !readiness.reason.is_empty() {
+        warnings.push(format!("not ready: {}", readiness.reason));
+    }
+    if view.read_only {
+        warnings.push("the store could not be opened; the last good copy is served and changes are refused".to_owned());
+    }
+    if !view.confirmed {
+        warnings.push("the store is away; changes of the guard are in effect here and wait to be written".to_owned());
+    }
+    let uptime = jiff::Timestamp::now().duration_since(cx.started).as_secs_f64();
+    Json(StatusAnswer {
+        instance: cx.instance.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+        revision: view.state.revision,
+        started: cx.started.to_string(),
+        uptime_seconds: uptime.max(0.0),
+        ready: readiness.ready,
+        draining: readiness.draining,
+        read_only: view.read_only,
+        store: StoreStatus {
+            kind: "embedded",
+            path: view.settings.store.path.display().to_string(),
+            up: up && !view.read_only,
+        },
+        proxy: ProxyAnswer { listen: proxy.listen, open_connections: proxy.open_connections },
+        services: summaries(&cx, &view),
+        warnings,
+    })
+}
+
+/// Read the configuration file again
+#[utoipa::path(post, path = "/v1/reload", tag = "process", responses((status = 200, description = "In effect, but for what needs a restart", body = ReloadAnswer)))]
+pub(super) async fn reload(State(cx): State<Cx>) -> Result<Json<ReloadAnswer>, Problem> {
+    let ReloadReport { revision, changed, needs_restart, warnings } = (cx.reload)().await?;
+    Ok(Json(ReloadAnswer { revision, changed, needs_restart, warnings }))
+}
+
+/// Whether the process lives
+#[utoipa::path(get, path = "/livez", tag = "process", responses((status = 200, description = "It does", body = String, content_type = "text/plain")))]
+pub(super) async fn livez() -> &'static str {
+    "ok"
+}
+
+/// Whether the process takes traffic
+#[utoipa::path(get, path = "/readyz", tag = "process", responses(
+    (status = 200, description = "It does", body = String, content_type = "text/plain"),
+    (status = 503, description = "It does not; the body says why", body = String, content_type = "text/plain"),
+))]
+pub(super) async fn readyz(State(cx): State<Cx>) -> Response {
+    let readiness = (cx.ready)();
+    if readiness.ready && !readiness.draining {
+        return "ok".into_response();
+    }
+    let reason = match (readiness.reason.is_empty(), readiness.draining) {
+        (false, _) => readiness.reason,
+        (true, true) => "draining".to_owned(),
+        (true, false) => "not ready".to_owned(),
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, reason).into_response()
+}
+
+/// Metrics in Prometheus' text format
+#[utoipa::path(get, path = "/metrics", tag = "process", responses((status = 200, description = "Every family", body = String, content_type = "text/plain")))]
+pub(super) async fn metrics(State(cx): State<Cx>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], cx.metrics.render()).into_response()
+}
+
+/// This description
+#[utoipa::path(get, path = "/openapi.json", tag = "process", responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value)))]
+pub(super) async fn openapi(State(cx): State<Cx>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], cx.description.clone()).into_response()
+}

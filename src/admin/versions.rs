@@ -1,0 +1,41 @@
+//! Versions at run time: every deployment brings one, and old ones go when nothing uses them any more.
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::Value;
+
+use super::asked::{Asked, ReceiptAnswer};
+use super::bodies::VersionBody;
+use super::body::Body;
+use super::problem::Problem;
+use crate::config::version_from_json;
+use crate::model::{Change, EndpointSpec, VersionSpec};
+
+/// Register or change a version
+#[utoipa::path(put, path = "/v1/services/{service}/versions/{version}", tag = "versions", request_body = VersionBody, responses((status = 200, description = "Durable and in effect; the version has no traffic until a split gives it some", body = ReceiptAnswer)))]
+pub(super) async fn put_version(asked: Asked, Body(body): Body<Value>) -> Result<Response, Problem> {
+    let name = asked.names.version()?;
+    let spec = version_from_json(&body).map_err(|mistakes| {
+        let list: Vec<_> = mistakes.iter().map(|m| format!("{}: {}", m.field, m.message)).collect();
+        let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", list.join("; "));
+        mistakes.iter().fold(problem, |problem, m| problem.field(&m.field, &m.message))
+    })?;
+    if needs_tenants(&spec) && asked.found.view.settings.structure.tenants.identify.is_empty() {
+        let message = "have {tenant} in them, but tenants.identify in the configuration names no tenants";
+        return Err(Problem::invalid("endpoints", message));
+    }
+    asked.submit(Change::PutVersion(name, Arc::new(spec)), None).await
+}
+
+/// Remove a version that nothing uses
+#[utoipa::path(delete, path = "/v1/services/{service}/versions/{version}", tag = "versions", responses((status = 200, description = "Durable and in effect", body = ReceiptAnswer)))]
+pub(super) async fn delete_version(asked: Asked) -> Result<Response, Problem> {
+    let name = asked.names.version()?;
+    asked.submit(Change::DeleteVersion(name), None).await
+}
+
+fn needs_tenants(spec: &VersionSpec) -> bool {
+    spec.endpoints.iter().any(|e| matches!(e, EndpointSpec::PerTenant { .. }))
+}

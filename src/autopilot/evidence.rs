@@ -1,0 +1,114 @@
+//! From cumulative counts to batches: what happened between the last look and this one, by epoch and canary.
+
+use std::collections::HashMap;
+
+use crate::analysis::{ArmCounts, Batch, RawCounts, Signal, SignalCounts, Signals};
+use crate::model::{VersionName, Weights};
+use crate::telemetry::{ArmReading, EpochTally, ScopeTally, TallySignal};
+
+/// The last reading of each epoch of each scope.
+#[derive(Default)]
+pub(super) struct Readings {
+    last: HashMap<u64, Vec<(u64, Vec<ArmReading>)>>,
+}
+
+/// What one epoch of a scope added since the last look.
+pub(super) struct EpochNews {
+    pub weights: Weights,
+    arms: Vec<ArmReading>,
+    /// When each version's first failure was, on the clock of the ticks.
+    first_bad_ms: Vec<Option<u64>>,
+}
+
+impl Readings {
+    /// Reads a scope and keeps the reading for the next time.
+    pub fn news(&mut self, scope: &ScopeTally) -> Vec<EpochNews> {
+        let before = self.last.remove(&scope.id()).unwrap_or_default();
+        let epochs = scope.epochs();
+        let mut kept = Vec::with_capacity(epochs.len());
+        let mut news = Vec::with_capacity(epochs.len());
+        for epoch in &epochs {
+            let now = epoch.read();
+            let old = before.iter().find(|(e, _)| *e == epoch.epoch).map_or(&[][..], |(_, r)| r);
+            let arms: Vec<_> = now.iter().map(|arm| difference(arm, old)).collect();
+            if arms.iter().any(|arm| !is_empty(arm)) {
+                let first_bad_ms = arms.iter().map(|a| first_bad_ms(epoch, &a.version)).collect();
+                news.push(EpochNews { weights: epoch.weights.clone(), arms, first_bad_ms });
+            }
+            kept.push((epoch.epoch, now));
+        }
+        self.last.insert(scope.id(), kept);
+        news
+    }
+
+    /// Forgets a scope that was let go.
+    pub fn forget(&mut self, scope: u64) {
+        self.last.remove(&scope);
+    }
+}
+
+fn first_bad_ms(epoch: &EpochTally, version: &VersionName) -> Option<u64> {
+    epoch.take_first_bad_us(version.as_str(), TallySignal::Error).map(|us| us / 1_000)
+}
+
+fn difference(now: &ArmReading, before: &[ArmReading]) -> ArmReading {
+    let Some(old) = before.iter().find(|b| b.version == now.version) else { return now.clone() };
+    let mut new = now.clone();
+    new.requests = now.requests.saturating_sub(old.requests);
+    new.failures = now.failures.saturating_sub(old.failures);
+    new.routed = now.routed.saturating_sub(old.routed);
+    for (n, o) in new.signals.iter_mut().zip(&old.signals) {
+        n.n = n.n.saturating_sub(o.n);
+        n.bad = n.bad.saturating_sub(o.bad);
+    }
+    new
+}
+
+fn is_empty(arm: &ArmReading) -> bool {
+    arm.requests == 0 && arm.routed == 0 && arm.signals.iter().all(|s| s.n == 0 && s.bad == 0)
+}
+
+/// The canary's probability among the two versions: the others are no part of the comparison.
+pub(super) fn share_of(weights: &Weights, baseline: &VersionName, canary: &VersionName) -> f64 {
+    let (b, c) = (weights.share(baseline.as_str()).points(), weights.share(canary.as_str()).points());
+    if b + c == 0 { 0.0 } else { f64::from(c) / f64::from(b + c) }
+}
+
+impl EpochNews {
+    /// What a comparison of two versions takes from this epoch.
+    pub fn batch(&self, baseline: &VersionName, canary: &VersionName, client_errors: bool) -> Batch {
+        let find = |version: &VersionName| self.arms.iter().find(|a| a.version == *version);
+        let (b, c) = (find(baseline), find(canary));
+        let raw =
+            |arm: Option<&ArmReading>| arm.map_or_else(ArmCounts::default, |a| ArmCounts::new(a.requests, a.failures));
+        let both = |signal: TallySignal| {
+            let of = |arm: Option<&ArmReading>| {
+                arm.map_or_else(ArmCounts::default, |a| ArmCounts::new(a.signal(signal).n, a.signal(signal).bad))
+            };
+            SignalCounts { baseline: of(b), canary: of(c) }
+        };
+        let signals = [
+            (Signal::Error, TallySignal::Error),
+            (Signal::Slow, TallySignal::Slow),
+            (Signal::VerySlow, TallySignal::VerySlow),
+            (Signal::ClientError, TallySignal::ClientError),
+        ];
+        let wanted = |s: &(Signal, TallySignal)| client_errors || s.0 != Signal::ClientError;
+        let signals: Signals = signals.into_iter().filter(wanted).map(|(s, t)| (s, both(t))).collect();
+        let at = self.arms.iter().position(|a| a.version == *canary);
+        let routed = |arm: Option<&ArmReading>| arm.map_or(0, |a| a.routed);
+        Batch {
+            routed_share: share_of(&self.weights, baseline, canary),
+            requests: RawCounts { baseline: raw(b), canary: raw(c) },
+            signals,
+            coins: (routed(b), routed(c)),
+            first_canary_failure_ms: at.and_then(|i| self.first_bad_ms[i]),
+        }
+    }
+
+    /// Requests and failures of one version.
+    pub fn of(&self, version: &VersionName) -> (u64, u64) {
+        let arm = self.arms.iter().find(|a| a.version == *version);
+        arm.map_or((0, 0), |a| (a.requests, a.failures))
+    }
+}

@@ -1,0 +1,93 @@
+//! The evidence of all tenants together: many small tenants, none of which could prove anything alone, can take a version
+//! back for all. No tenant can give more than a factor of a hundred, so one tenant's trouble never does.
+
+use std::collections::HashMap;
+
+use crate::analysis::{EvidenceWindow, Fleet, Parameters, Signal, Signals};
+use crate::model::{ServiceName, VersionName};
+
+/// One version's evidence over all tenants.
+struct Entry {
+    fleet: Fleet,
+    attempt: u64,
+    /// A rollback was asked for and is not answered yet.
+    pending: bool,
+}
+
+/// Fleet evidence by service and canary.
+#[derive(Default)]
+pub(super) struct Fleets {
+    entries: HashMap<(ServiceName, VersionName), Entry>,
+}
+
+/// A version that all tenants together speak against.
+pub(super) struct FleetBreach {
+    pub service: ServiceName,
+    pub canary: VersionName,
+    pub signal: Signal,
+    pub log_evidence: f64,
+}
+
+impl Fleets {
+    /// Takes in what one scope saw.
+    #[expect(clippy::too_many_arguments, reason = "one observation, spelt out")]
+    pub fn add(
+        &mut self,
+        parameters: &Parameters,
+        service: &ServiceName,
+        canary: &VersionName,
+        attempt: u64,
+        scope: u64,
+        share: f64,
+        signals: &Signals,
+        now_ms: u64,
+    ) {
+        let key = (service.clone(), canary.clone());
+        let entry =
+            self.entries.entry(key).or_insert_with(|| Entry { fleet: Fleet::new(parameters), attempt, pending: false });
+        if entry.attempt != attempt {
+            entry.attempt = attempt;
+            entry.fleet.step(now_ms);
+        }
+        entry.fleet.add(now_ms, scope, share, signals.as_slice());
+    }
+
+    /// The versions that go back for all.
+    pub fn breaches(&mut self, now_ms: u64) -> Vec<FleetBreach> {
+        let mut found = Vec::new();
+        for ((service, canary), entry) in &mut self.entries {
+            entry.fleet.advance(now_ms);
+            if entry.fleet.rollback() && !std::mem::replace(&mut entry.pending, true) {
+                found.push(FleetBreach {
+                    service: service.clone(),
+                    canary: canary.clone(),
+                    signal: entry.fleet.leading_signal(),
+                    log_evidence: entry.fleet.log_evidence(),
+                });
+            }
+        }
+        found
+    }
+
+    /// A scope went back or was let go: it says no more.
+    pub fn forget_scope(&mut self, scope: u64) {
+        for entry in self.entries.values_mut() {
+            entry.fleet.forget(scope);
+        }
+    }
+
+    /// A rollback for all was answered. If it was made, what follows is another attempt with a fresh stake.
+    pub fn settled(&mut self, service: &ServiceName, canary: &VersionName, made: bool) {
+        let key = (service.clone(), canary.clone());
+        if made {
+            self.entries.remove(&key);
+        } else if let Some(entry) = self.entries.get_mut(&key) {
+            entry.pending = false;
+        }
+    }
+}
+
+/// The window of all tenants together, for the sentence.
+pub(super) fn joined(windows: impl IntoIterator<Item = EvidenceWindow>) -> Option<EvidenceWindow> {
+    EvidenceWindow::joined(windows)
+}

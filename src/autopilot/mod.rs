@@ -1,0 +1,56 @@
+//! The tick: reads the tallies, asks the analysis, and submits what follows through the same door as everyone else.
+//!
+//! Ten times a second, and at a cost that depends on the tenants that had requests, not on those that exist. The guard
+//! shifts back, holds back, probes and reports; it never advances anything and never touches what a person pinned.
+
+mod cuts;
+mod evidence;
+mod fleet;
+mod limits;
+mod settle;
+mod tick;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use crate::control::Control;
+use crate::proxy::Clock;
+use crate::telemetry::{Metrics, Tallies, Windows};
+
+pub use tick::Autopilot;
+
+/// Time between two ticks. At most a quarter of the shortest patience that can be configured would be better still, but
+/// the statistics only ask for one look per slot.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What the guard is built from.
+pub struct AutopilotParts {
+    /// The door to the state.
+    pub control: Control,
+    /// Where requests are counted.
+    pub tallies: Arc<Tallies>,
+    /// The history of the counts.
+    pub windows: Arc<Mutex<Windows>>,
+    /// Metric families.
+    pub metrics: Arc<Metrics>,
+    /// The process's clock.
+    pub clock: Clock,
+}
+
+/// Starts the guard. It runs until the task is aborted.
+pub fn start(parts: AutopilotParts) -> JoinHandle<()> {
+    let clock = parts.clock;
+    let mut autopilot = Autopilot::new(parts);
+    tokio::spawn(async move {
+        let mut interval = tokio::time::interval(TICK);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            interval.tick().await;
+            for request in autopilot.tick(clock.now_us()) {
+                autopilot.submit(request);
+            }
+        }
+    })
+}

@@ -1,0 +1,436 @@
+//! One look at everything that moved: counts in, requests for changes out. The only state is what evidence needs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::mpsc;
+
+use super::AutopilotParts;
+use super::cuts::Cuts;
+use super::evidence::{EpochNews, Readings, share_of};
+use super::fleet::Fleets;
+use super::limits::Recent;
+use super::settle::{self, Findings};
+use crate::analysis::{Action, Assessment, Comparison, Parameters, Signal};
+use crate::control::{ComparisonReport, Control, ScopeKey, SubmitError, View};
+use crate::model::{BasisPoints, Change, ChangeRequest, GuardSpec, Scope, ServiceName, Split, VersionName};
+use crate::routing::{ServiceRoute, SplitOwner, split_for};
+use crate::telemetry::{Metrics, ScopeHandle, Tallies, Windows};
+
+/// How often things that need no hurry are done, in milliseconds.
+const EVERY_SECOND_MS: u64 = 1_000;
+/// Tenants without requests for this long are let go, in microseconds.
+const IDLE_US: u64 = 15 * 60 * 1_000_000;
+/// How long all endpoints of a canary must be unhealthy before it goes back, in milliseconds.
+const UNHEALTHY_MS: u64 = 2_000;
+
+/// One comparison and what goes with it.
+pub(super) struct Entry {
+    pub comparison: Comparison,
+    pub attempt: u64,
+    /// When the attempt began, on the clock of the ticks.
+    pub attempt_ms: u64,
+    pub recent: Recent,
+    pub scope: u64,
+    /// A change was asked for and is not answered yet.
+    pub pending: bool,
+    /// Since when nothing speaks for the brake; none while something does.
+    pub calm_since_ms: Option<u64>,
+    /// Told already, so that the history is not filled with repetition.
+    pub told_hold: bool,
+    pub told_split: bool,
+}
+
+/// The guard.
+pub struct Autopilot {
+    pub(super) control: Control,
+    pub(super) tallies: Arc<Tallies>,
+    pub(super) windows: Arc<Mutex<Windows>>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) readings: Readings,
+    pub(super) cuts: Cuts,
+    pub(super) fleets: Fleets,
+    pub(super) entries: HashMap<ScopeKey, Entry>,
+    parameters: HashMap<ServiceName, (Arc<GuardSpec>, Parameters)>,
+    /// Scopes that are looked at although nothing moved: brakes end by time.
+    braked: HashMap<ScopeKey, ScopeHandle>,
+    unhealthy_since: HashMap<(ServiceName, VersionName), u64>,
+    slow_jobs_ms: u64,
+    done: mpsc::UnboundedReceiver<Done>,
+    report_done: mpsc::UnboundedSender<Done>,
+}
+
+/// What became of a change.
+struct Done {
+    key: Option<ScopeKey>,
+    request: ChangeRequest,
+    made: bool,
+}
+
+/// A change that the guard asks for, and the comparison that waits for its answer.
+pub struct Wanted {
+    /// The change.
+    pub request: ChangeRequest,
+    /// The comparison.
+    pub(super) key: Option<ScopeKey>,
+}
+
+impl Autopilot {
+    pub(super) fn new(parts: AutopilotParts) -> Self {
+        let (report_done, done) = mpsc::unbounded_channel();
+        Self {
+            control: parts.control,
+            tallies: parts.tallies,
+            windows: parts.windows,
+            metrics: parts.metrics,
+            readings: Readings::default(),
+            cuts: Cuts::default(),
+            fleets: Fleets::default(),
+            entries: HashMap::new(),
+            parameters: HashMap::new(),
+            braked: HashMap::new(),
+            unhealthy_since: HashMap::new(),
+            slow_jobs_ms: 0,
+            done,
+            report_done,
+        }
+    }
+
+    /// One look. Answers the changes that follow from it.
+    pub fn tick(&mut self, now_us: u64) -> Vec<Wanted> {
+        let now_ms = now_us / 1_000;
+        while let Ok(done) = self.done.try_recv() {
+            self.settled(&done);
+        }
+        self.tallies.age(now_us);
+        let view = self.control.view();
+        let mut scopes = self.tallies.take_active();
+        for handle in self.braked.values() {
+            if !scopes.iter().any(|s| s.tally.id() == handle.tally.id()) {
+                scopes.push(ScopeHandle { service: handle.service.clone(), tally: handle.tally.clone() });
+            }
+        }
+        let mut wanted = Vec::new();
+        for handle in &scopes {
+            self.look_at(&view, handle, now_us, &mut wanted);
+        }
+        wanted.extend(self.fleet_breaches(&view, now_ms));
+        if now_ms.saturating_sub(self.slow_jobs_ms) >= EVERY_SECOND_MS {
+            self.slow_jobs_ms = now_ms;
+            wanted.extend(self.health_breaches(&view, now_ms));
+            self.housekeeping(&view, now_us);
+        }
+        wanted
+    }
+
+    /// Sends a change on its way; the tick does not wait for it.
+    pub fn submit(&self, wanted: Wanted) {
+        let (control, report_done) = (self.control.clone(), self.report_done.clone());
+        tokio::spawn(async move {
+            let Wanted { request, key } = wanted;
+            let answer = control.submit(request.clone(), false).await;
+            let (service, change) = (&request.service, &request.change);
+            match &answer {
+                Ok(_) => {}
+                Err(SubmitError::Refused(refused)) => {
+                    tracing::debug!(%service, ?change, %refused, "a change of the guard came too late");
+                }
+                Err(error) => tracing::error!(%service, ?change, %error, "a change of the guard failed"),
+            }
+            let _tick_ended = report_done.send(Done { key, request, made: answer.is_ok() });
+        });
+    }
+
+    /// A change was answered. Evidence that led to a rollback has done its work: what comes after is another attempt, and
+    /// must begin with a fresh stake even if it comes at once.
+    fn settled(&mut self, done: &Done) {
+        if let Some(entry) = done.key.as_ref().and_then(|key| self.entries.get_mut(key)) {
+            entry.pending = false;
+        }
+        let Change::Rollback { scope, canary: Some(canary), .. } = &done.request.change else { return };
+        let service = &done.request.service;
+        if *scope == Scope::Service {
+            self.fleets.settled(service, canary, done.made);
+        }
+        if done.made {
+            let within = |key: &ScopeKey| match scope {
+                Scope::Tenant(tenant) => key.tenant.as_ref() == Some(tenant),
+                Scope::Service | Scope::Group(_) => true,
+            };
+            self.entries.retain(|key, _| key.service != *service || key.canary != *canary || !within(key));
+        }
+    }
+
+    fn look_at(&mut self, view: &View, handle: &ScopeHandle, now_us: u64, wanted: &mut Vec<Wanted>) {
+        let now_ms = now_us / 1_000;
+        let scope = &handle.tally;
+        let news = lock(&self.windows).record(now_ms, scope);
+        self.metrics.add_tenant(&handle.service, scope.tenant(), &news);
+        let Some(route) = view.routes.service(handle.service.as_str()) else { return };
+        let baseline = route.baseline().name.clone();
+        let guard = route.spec.guard.clone();
+        let tolerance = guard.latency_tolerance;
+        if guard.latency {
+            self.cuts.update(scope, &baseline, tolerance, &news, now_ms);
+        } else {
+            scope.set_cuts(0, 0, tolerance, &baseline);
+        }
+        if scope.is_other() {
+            return;
+        }
+        let epochs = self.readings.news(scope);
+        scope.retire_epochs(now_us);
+        if guard.enabled {
+            self.compare(view, route, handle, &epochs, now_ms, wanted);
+        }
+    }
+
+    fn compare(
+        &mut self,
+        view: &View,
+        route: &ServiceRoute,
+        handle: &ScopeHandle,
+        epochs: &[EpochNews],
+        now_ms: u64,
+        wanted: &mut Vec<Wanted>,
+    ) {
+        let tenant = handle.tenant();
+        let (split, owner) = split_for(&view.routes, route, tenant.map(|t| t.as_str()));
+        let in_effect = route.state.weights_in_effect(split);
+        let intended = if in_effect == split.weights() { split.intended() } else { in_effect.clone() };
+        let baseline = &route.baseline().name;
+        let parameters = self.parameters_of(&handle.service, &route.spec.guard);
+        for (canary, _) in intended.iter().filter(|(v, _)| *v != baseline) {
+            let key = ScopeKey { service: handle.service.clone(), tenant: tenant.cloned(), canary: canary.clone() };
+            let share = share_of(&in_effect, baseline, canary);
+            let client_errors = route.spec.guard.client_errors;
+            let batches: Vec<_> = epochs.iter().map(|e| e.batch(baseline, canary, client_errors)).collect();
+            let counted = epochs.iter().map(|e| e.of(canary)).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+            let entry =
+                self.entries.entry(key.clone()).or_insert_with(|| Entry::new(&parameters, split, handle, now_ms));
+            entry.follow(split, &parameters, now_ms);
+            entry.recent.add(now_ms, counted.0, counted.1);
+            entry.comparison.observe(now_ms, share, &batches);
+            let assessment = entry.comparison.assess(now_ms, share, entry.recent.rate(now_ms));
+            if route.spec.guard.fleet {
+                for batch in &batches {
+                    let share = batch.routed_share.max(share);
+                    let (service, attempt) = (&handle.service, route.state.split.attempt);
+                    self.fleets.add(
+                        &parameters,
+                        service,
+                        canary,
+                        attempt,
+                        handle.tally.id(),
+                        share,
+                        &batch.signals,
+                        now_ms,
+                    );
+                }
+            }
+            let braked = split.brake.is_some() && owner_is(owner, tenant.is_some());
+            self.control.board().put(key.clone(), report(&key, baseline, entry, &assessment, share, braked));
+            let findings =
+                Findings { key: &key, route, split, baseline, weights: &in_effect, braked, assessment: &assessment };
+            let entry_wants = settle::settle(&findings, entry, &self.windows, now_ms);
+            if braked {
+                self.braked
+                    .entry(key.clone())
+                    .or_insert_with(|| ScopeHandle { service: handle.service.clone(), tally: handle.tally.clone() });
+            } else {
+                self.braked.remove(&key);
+            }
+            for note in entry_wants.notes {
+                self.control.note(note);
+            }
+            wanted.extend(entry_wants.change.map(|request| Wanted { request, key: Some(key) }));
+        }
+    }
+
+    fn parameters_of(&mut self, service: &ServiceName, guard: &Arc<GuardSpec>) -> Parameters {
+        let known = self.parameters.get(service).filter(|(g, _)| Arc::ptr_eq(g, guard) || g == guard);
+        if let Some((_, parameters)) = known {
+            return parameters.clone();
+        }
+        let made = settle::parameters(guard);
+        self.parameters.insert(service.clone(), (guard.clone(), made.clone()));
+        made
+    }
+
+    fn fleet_breaches(&mut self, view: &View, now_ms: u64) -> Vec<Wanted> {
+        let mut wanted = Vec::new();
+        for breach in self.fleets.breaches(now_ms) {
+            let Some(route) = view.routes.service(breach.service.as_str()) else { continue };
+            let windows = self
+                .entries
+                .iter()
+                .filter(|(k, _)| k.service == breach.service && k.canary == breach.canary)
+                .map(|(_, e)| e.comparison.window_of(breach.signal));
+            let parameters = self.parameters.get(&breach.service).map(|(_, p)| p.clone()).unwrap_or_default();
+            let request = settle::fleet_rollback(route, &breach, super::fleet::joined(windows), &parameters, now_ms);
+            wanted.push(Wanted { request, key: None });
+        }
+        wanted
+    }
+
+    /// A canary of which no endpoint passes its checks while the baseline has a healthy one.
+    fn health_breaches(&mut self, view: &View, now_ms: u64) -> Vec<Wanted> {
+        let mut wanted = Vec::new();
+        for route in view.routes.services.iter().filter(|r| r.spec.guard.enabled && r.spec.guard.health) {
+            let baseline = route.baseline();
+            let service = &route.spec.name;
+            for version in route.versions.iter().filter(|v| v.name != baseline.name) {
+                let key = (service.clone(), version.name.clone());
+                let all = version.endpoints.all();
+                let down = version.spec.health.is_some() && !all.is_empty() && all.iter().all(|e| !e.is_healthy());
+                let has_share = route.state.weights_in_effect(&route.state.split).share(version.name.as_str())
+                    > BasisPoints::ZERO
+                    || self.entries.keys().any(|k| k.service == *service && k.canary == version.name);
+                if !down || !has_share || baseline.endpoints.available(now_ms).0 == 0 {
+                    self.unhealthy_since.remove(&key);
+                    continue;
+                }
+                let since = *self.unhealthy_since.entry(key.clone()).or_insert(now_ms);
+                if now_ms.saturating_sub(since) >= UNHEALTHY_MS {
+                    self.unhealthy_since.remove(&key);
+                    wanted
+                        .push(Wanted { request: settle::health_rollback(route, &version.name, all.len()), key: None });
+                }
+            }
+        }
+        wanted
+    }
+
+    /// What is done once a second: metrics of endpoints and evidence, memory of what is gone.
+    fn housekeeping(&mut self, view: &View, now_us: u64) {
+        let now_ms = now_us / 1_000;
+        self.metrics.choose_tenants(now_ms);
+        for route in &view.routes.services {
+            for version in &route.versions {
+                for endpoint in version.endpoints.all().iter() {
+                    let up = endpoint.is_available(now_ms);
+                    self.metrics.set_endpoint(&route.spec.name, &version.name, &endpoint.name, up);
+                }
+            }
+        }
+        self.forget_settled(view);
+        let mut evidence: BTreeMap<(ServiceName, Signal), f64> = BTreeMap::new();
+        for (key, entry) in &self.entries {
+            for channel in &entry.comparison.parameters().channels {
+                let log = entry.comparison.log_evidence_of(channel.signal);
+                let most = evidence.entry((key.service.clone(), channel.signal)).or_insert(f64::NEG_INFINITY);
+                *most = most.max(log);
+            }
+        }
+        for ((service, signal), log) in evidence {
+            self.metrics.set_evidence(&service, signal.as_str(), log.min(700.0).exp());
+        }
+        let keep = |service: &ServiceName, scope: &crate::telemetry::ScopeTally| {
+            self.braked.keys().any(|k| k.service == *service && k.tenant.as_ref() == scope.tenant())
+        };
+        let gone = self.tallies.evict_idle(now_us, IDLE_US, &keep);
+        for handle in gone {
+            let id = handle.tally.id();
+            self.readings.forget(id);
+            self.cuts.forget(id);
+            self.fleets.forget_scope(id);
+            lock(&self.windows).forget(&handle.tally);
+            self.entries.retain(|_, e| e.scope != id);
+        }
+        lock(&self.windows).sweep(now_ms);
+    }
+
+    /// Comparisons of versions that have no share any more are over.
+    fn forget_settled(&mut self, view: &View) {
+        let routes = &view.routes;
+        self.entries.retain(|key, _| {
+            let Some(route) = routes.service(key.service.as_str()) else { return false };
+            let (split, _) = split_for(routes, route, key.tenant.as_ref().map(|t| t.as_str()));
+            let has = route.state.weights_in_effect(split).share(key.canary.as_str()) > BasisPoints::ZERO;
+            has && key.canary != route.baseline().name
+        });
+        let entries = &self.entries;
+        self.control.board().retain(|key| entries.contains_key(key));
+        self.braked.retain(|key, _| entries.contains_key(key));
+    }
+}
+
+impl Entry {
+    fn new(parameters: &Parameters, split: &Split, handle: &ScopeHandle, now_ms: u64) -> Self {
+        Self {
+            comparison: Comparison::new(parameters, now_ms),
+            attempt: split.attempt,
+            attempt_ms: now_ms,
+            recent: Recent::default(),
+            scope: handle.tally.id(),
+            pending: false,
+            calm_since_ms: None,
+            told_hold: false,
+            told_split: false,
+        }
+    }
+
+    /// A new attempt is a new step: fresh stake, and what was said may be said again.
+    fn follow(&mut self, split: &Split, parameters: &Parameters, now_ms: u64) {
+        if self.comparison.parameters() != parameters {
+            self.comparison = Comparison::new(parameters, now_ms);
+        }
+        if split.attempt == self.attempt {
+            return;
+        }
+        self.attempt = split.attempt;
+        self.attempt_ms = now_ms;
+        self.told_hold = false;
+        self.told_split = false;
+        self.recent = Recent::default();
+        self.comparison.step(now_ms);
+    }
+}
+
+/// A brake is released by whoever owns the split that carries it.
+fn owner_is(owner: SplitOwner, has_tenant: bool) -> bool {
+    match owner {
+        SplitOwner::Tenant => has_tenant,
+        SplitOwner::Service => !has_tenant,
+        SplitOwner::Group => false,
+    }
+}
+
+fn report(
+    key: &ScopeKey,
+    baseline: &VersionName,
+    entry: &Entry,
+    assessment: &Assessment,
+    share: f64,
+    braked: bool,
+) -> ComparisonReport {
+    let action = match assessment.action {
+        Action::None => "none",
+        Action::Rollback { .. } => "rollback",
+        Action::Probe => "probe",
+        Action::Brake { .. } => "brake",
+        Action::HoldSlo => "hold_slo",
+    };
+    ComparisonReport {
+        canary: key.canary.clone(),
+        baseline: baseline.clone(),
+        share,
+        verdict: assessment.verdict,
+        action,
+        evidence: assessment.log_evidence.min(1e12_f64.ln()).exp(),
+        log_evidence: assessment.log_evidence,
+        threshold: entry.comparison.parameters().log_rollback_at().exp(),
+        signals: assessment.signals.iter().map(|s| (s.signal.as_str(), s.log_evidence)).collect(),
+        ceiling_canary: assessment.log_ceiling_canary,
+        ceiling_baseline: assessment.log_ceiling_baseline,
+        braked,
+        split_off: assessment.split_off,
+        promotion_ready: assessment.promotion_ready,
+        window: entry.comparison.window(),
+    }
+}
+
+pub(super) fn lock(windows: &Mutex<Windows>) -> std::sync::MutexGuard<'_, Windows> {
+    // Plain counters: what a thread that died had half written is off by one look at most.
+    windows.lock().unwrap_or_else(PoisonError::into_inner)
+}

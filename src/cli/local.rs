@@ -1,0 +1,31 @@
+//! The verbs that this program does itself.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::{Local, demo, serve};
+
+/// This program.
+pub struct Program;
+
+impl Local for Program {
+    fn serve(&self, config: &Path) -> ExitCode {
+        serve::serve(config)
+    }
+
+    fn check(&self, config: &Path) -> ExitCode {
+        serve::check(config)
+    }
+
+    fn demo(&self, keep: bool, plain: bool) -> ExitCode {
+        demo::demo(keep, plain)
+    }
+
+    fn schema(&self) -> String {
+        serde_json::to_string_pretty(&crate::config::schema()).unwrap_or_default()
+    }
+
+    fn version(&self) -> &str {
+        env!("CARGO_PKG_VERSION")
+    }
+}
