@@ -1,7 +1,5 @@
 //! Answers that several handlers share: splits, holds, events, and how stored values are shown.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;

@@ -69,7 +69,8 @@ fn parse<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T, Pr
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|e| {
         let path = e.path().to_string();
-        refuse(if path == "." { "" } else { &path }, e.inner())
+        // What is no JSON has no fields.
+        refuse(if path == "." || !e.inner().is_data() { "" } else { &path }, e.inner())
     })?;
     deserializer.end().map_err(|e| refuse("", &e))?;
     Ok(value)

@@ -13,7 +13,11 @@ use crate::model::{Change, Pin, PinTarget, Scope};
 const PERSON: &str = "person";
 
 /// Pin or exclude a tenant, user or group
-#[utoipa::path(put, path = "/v1/services/{service}/pins/{kind}/{name}", tag = "pins", request_body = PinBody, responses((status = 200, description = "Durable and in effect", body = ReceiptAnswer)))]
+#[utoipa::path(
+    put, path = "/v1/services/{service}/pins/{kind}/{name}", tag = "pins",
+    request_body = PinBody,
+    responses((status = 200, description = "Durable and in effect", body = ReceiptAnswer)),
+)]
 pub(super) async fn put_pin(asked: Asked, Body(body): Body<PinBody>) -> Result<Response, Problem> {
     let target = target(&asked.names)?;
     let pin = match (body.version, body.exclude) {
@@ -25,38 +29,60 @@ pub(super) async fn put_pin(asked: Asked, Body(body): Body<PinBody>) -> Result<R
 }
 
 /// Remove a pin
-#[utoipa::path(delete, path = "/v1/services/{service}/pins/{kind}/{name}", tag = "pins", responses((status = 200, description = "Durable and in effect", body = ReceiptAnswer)))]
+#[utoipa::path(
+    delete, path = "/v1/services/{service}/pins/{kind}/{name}", tag = "pins",
+    responses((status = 200, description = "Durable and in effect", body = ReceiptAnswer)),
+)]
 pub(super) async fn delete_pin(asked: Asked) -> Result<Response, Problem> {
     let target = target(&asked.names)?;
     asked.submit(Change::ClearPin(target), None).await
 }
 
 /// Forbid automation to advance
-#[utoipa::path(put, path = "/v1/services/{service}/hold", tag = "services", request_body(content = Option<HoldBody>), responses((status = 200, description = "Durable and in effect", body = ReceiptAnswer)))]
+#[utoipa::path(
+    put, path = "/v1/services/{service}/hold", tag = "services",
+    request_body(content = Option<HoldBody>),
+    responses((status = 200, description = "Durable and in effect", body = ReceiptAnswer)),
+)]
 pub(super) async fn put_hold(asked: Asked, MaybeBody(body): MaybeBody<HoldBody>) -> Result<Response, Problem> {
     asked.submit(Change::SetHold, body.reason).await
 }
 
 /// Allow automation to advance again
-#[utoipa::path(delete, path = "/v1/services/{service}/hold", tag = "services", responses((status = 200, description = "Durable and in effect", body = ReceiptAnswer)))]
+#[utoipa::path(
+    delete, path = "/v1/services/{service}/hold", tag = "services",
+    responses((status = 200, description = "Durable and in effect", body = ReceiptAnswer)),
+)]
 pub(super) async fn delete_hold(asked: Asked) -> Result<Response, Problem> {
     asked.submit(Change::ClearHold, None).await
 }
 
 /// Trust another version
-#[utoipa::path(put, path = "/v1/services/{service}/baseline", tag = "versions", request_body = BaselineBody, responses((status = 200, description = "Durable and in effect", body = ReceiptAnswer)))]
+#[utoipa::path(
+    put, path = "/v1/services/{service}/baseline", tag = "versions",
+    request_body = BaselineBody,
+    responses((status = 200, description = "Durable and in effect", body = ReceiptAnswer)),
+)]
 pub(super) async fn put_baseline(asked: Asked, Body(body): Body<BaselineBody>) -> Result<Response, Problem> {
     asked.submit(Change::SetBaseline(body.version), body.reason).await
 }
 
 /// All of a service's traffic back to the baseline, at once
-#[utoipa::path(post, path = "/v1/services/{service}/rollback", tag = "rollback", request_body = RollbackBody, responses((status = 200, description = "Traffic is back", body = ReceiptAnswer)))]
+#[utoipa::path(
+    post, path = "/v1/services/{service}/rollback", tag = "rollback",
+    request_body = RollbackBody,
+    responses((status = 200, description = "Traffic is back", body = ReceiptAnswer)),
+)]
 pub(super) async fn rollback_service(asked: Asked, Body(body): Body<RollbackBody>) -> Result<Response, Problem> {
     roll_back(asked, Scope::Service, body).await
 }
 
 /// All of a tenant's traffic back to the baseline, at once
-#[utoipa::path(post, path = "/v1/services/{service}/tenants/{tenant}/rollback", tag = "rollback", request_body = RollbackBody, responses((status = 200, description = "Traffic is back", body = ReceiptAnswer)))]
+#[utoipa::path(
+    post, path = "/v1/services/{service}/tenants/{tenant}/rollback", tag = "rollback",
+    request_body = RollbackBody,
+    responses((status = 200, description = "Traffic is back", body = ReceiptAnswer)),
+)]
 pub(super) async fn rollback_tenant(asked: Asked, Body(body): Body<RollbackBody>) -> Result<Response, Problem> {
     let scope = Scope::Tenant(asked.names.tenant()?);
     roll_back(asked, scope, body).await

@@ -73,12 +73,16 @@ pub(super) struct TenantCounts {
 }
 
 /// Two versions side by side
-#[utoipa::path(get, path = "/v1/services/{service}/compare", tag = "evidence", params(
-    ("a" = String, Query, description = "One version"),
-    ("b" = String, Query, description = "The other version"),
-    ("tenant" = Option<String>, Query, description = "Only this tenant"),
-    ("since" = Option<String>, Query, description = "How far to look back, 1s to 15m; without it, since each version was first seen"),
-), responses((status = 200, description = "Both versions and what is between them", body = CompareAnswer)))]
+#[utoipa::path(
+    get, path = "/v1/services/{service}/compare", tag = "evidence",
+    params(
+        ("a" = String, Query, description = "One version"),
+        ("b" = String, Query, description = "The other version"),
+        ("tenant" = Option<String>, Query, description = "Only this tenant"),
+        ("since" = Option<String>, Query, description = "1s to 15m back; without it, since a version was first seen"),
+    ),
+    responses((status = 200, description = "Both versions and what is between them", body = CompareAnswer)),
+)]
 pub(super) async fn compare(
     State(cx): State<Cx>,
     names: Names,

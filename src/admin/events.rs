@@ -35,15 +35,19 @@ pub(super) struct EventPage {
 /// With `Accept: text/event-stream` the answer goes on as long as the client stays: first what came after
 /// `Last-Event-ID` (or `after`), then what happens from now on, without gap or repetition. `id` is the event's id,
 /// `event` its kind, `data` the event.
-#[utoipa::path(get, path = "/v1/events", tag = "events", params(
-    ("after" = Option<u64>, Query, description = "Only events with a larger id"),
-    ("service" = Option<String>, Query, description = "Only events of this service"),
-    ("tenant" = Option<String>, Query, description = "Only events of this tenant"),
-    ("kind" = Option<String>, Query, description = "Only events of this kind"),
-    ("limit" = Option<u64>, Query, description = "At most this many, 1 to 1000; 100 unless given"),
-    ("order" = Option<String>, Query, description = "`asc` (oldest first) or `desc`"),
-    ("Last-Event-ID" = Option<u64>, Header, description = "Where a stream resumes; comes before `after`"),
-), responses((status = 200, description = "Events", body = EventPage)))]
+#[utoipa::path(
+    get, path = "/v1/events", tag = "events",
+    params(
+        ("after" = Option<u64>, Query, description = "Only events with a larger id"),
+        ("service" = Option<String>, Query, description = "Only events of this service"),
+        ("tenant" = Option<String>, Query, description = "Only events of this tenant"),
+        ("kind" = Option<String>, Query, description = "Only events of this kind"),
+        ("limit" = Option<u64>, Query, description = "At most this many, 1 to 1000; 100 unless given"),
+        ("order" = Option<String>, Query, description = "`asc` (oldest first) or `desc`"),
+        ("Last-Event-ID" = Option<u64>, Header, description = "Where a stream resumes; comes before `after`"),
+    ),
+    responses((status = 200, description = "Events", body = EventPage)),
+)]
 pub(super) async fn list_events(
     State(cx): State<Cx>,
     caller: Extension<Caller>,

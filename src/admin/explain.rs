@@ -54,15 +54,19 @@ struct MadeUp {
 }
 
 /// The chain of decisions for a request
-#[utoipa::path(get, path = "/v1/services/{service}/explain", tag = "evidence", params(
-    ("tenant" = Option<String>, Query, description = "Its tenant, put where tenants.identify looks first"),
-    ("key" = Option<String>, Query, description = "Its key, put where the service's sticky sources look first"),
-    ("path" = Option<String>, Query, description = "Its path; one that the service matches unless given"),
-    ("host" = Option<String>, Query, description = "Its host; one that the service matches unless given"),
-    ("method" = Option<String>, Query, description = "Its method"),
-    ("header" = Option<Vec<String>>, Query, description = "A header as `Name:value`; may be repeated"),
-    ("address" = Option<String>, Query, description = "The client's address; a trusted one unless given"),
-), responses((status = 200, description = "Every step", body = ExplainAnswer)))]
+#[utoipa::path(
+    get, path = "/v1/services/{service}/explain", tag = "evidence",
+    params(
+        ("tenant" = Option<String>, Query, description = "Its tenant, put where tenants.identify looks first"),
+        ("key" = Option<String>, Query, description = "Its key, put where the service's sticky sources look first"),
+        ("path" = Option<String>, Query, description = "Its path; one that the service matches unless given"),
+        ("host" = Option<String>, Query, description = "Its host; one that the service matches unless given"),
+        ("method" = Option<String>, Query, description = "Its method"),
+        ("header" = Option<Vec<String>>, Query, description = "A header as `Name:value`; may be repeated"),
+        ("address" = Option<String>, Query, description = "The client's address; a trusted one unless given"),
+    ),
+    responses((status = 200, description = "Every step", body = ExplainAnswer)),
+)]
 pub(super) async fn explain_request(
     State(cx): State<Cx>,
     names: Names,
@@ -128,7 +132,8 @@ fn make_up(found: &Found, parameters: &Parameters) -> Result<MadeUp, Problem> {
         request.put_key(found, key)?;
     }
     for text in parameters.all("header") {
-        let pair = text.split_once(':').and_then(|(n, v)| Some((n.trim().parse::<HeaderName>().ok()?, v.trim())));
+        let pair =
+            text.split_once(':').and_then(|(n, v)| Some((n.parse::<HeaderName>().ok()?, v.trim_start_matches(' '))));
         let wrong = || Problem::bad("header", format!("{:?} is not a header; allowed is Name:value", echo(text)));
         let (name, value) = pair.ok_or_else(wrong)?;
         let value = header_value("header", value)?;

@@ -1,8 +1,8 @@
 //! The admin HTTP API: how people, scripts and dashboards look at the proxy and change it.
 //!
-//! It decides nothing by itself. A handler reads the request into a [`Change`](crate::model::Change), hands it to the one
-//! writer and puts the answer into words; reading handlers show one [`View`](crate::control::View), so that what is shown
-//! together belongs together. Around every handler stand the guard (hosts, origins, sizes) and the tokens.
+//! It decides nothing by itself. A handler reads the request into a [`Change`](crate::model::Change), hands it to the
+//! one writer and puts the answer into words; reading handlers show one [`View`](crate::control::View), so that what is
+//! shown together belongs together. Around every handler stand the guard (hosts, origins, sizes) and the tokens.
 //!
 //! [`router`] is everything but the socket, so that tests need none; [`serve`] adds the socket with its deadlines.
 

@@ -137,14 +137,18 @@ fn path_parameter(name: &str) -> Value {
 }
 
 fn change_parameters() -> [Value; 3] {
-    let query = |name: &str, kind: &str, description: &str| json!({ "name": name, "in": "query", "required": false, "description": description, "schema": { "type": kind } });
     [
-        query("dry_run", "boolean", "Only tell what the change would do"),
-        query("reason", "string", "Why; shown in the history. A reason in the body comes first"),
+        optional("dry_run", "query", "boolean", "Only tell what the change would do"),
+        optional("reason", "query", "string", "Why; shown in the history. A reason in the body comes first"),
         header("If-Match", "Entity tags that the document must have one of; `*`: whatever it has"),
     ]
 }
 
 fn header(name: &str, description: &str) -> Value {
-    json!({ "name": name, "in": "header", "required": false, "description": description, "schema": { "type": "string" } })
+    optional(name, "header", "string", description)
+}
+
+fn optional(name: &str, place: &str, kind: &str, description: &str) -> Value {
+    let schema = json!({ "type": kind });
+    json!({ "name": name, "in": place, "required": false, "description": description, "schema": schema })
 }

@@ -139,7 +139,10 @@ pub(super) struct EndpointAnswer {
 }
 
 /// Every service, a line for each
-#[utoipa::path(get, path = "/v1/services", tag = "services", responses((status = 200, description = "Services by name", body = ServiceList)))]
+#[utoipa::path(
+    get, path = "/v1/services", tag = "services",
+    responses((status = 200, description = "Services by name", body = ServiceList)),
+)]
 pub(super) async fn list_services(State(cx): State<Cx>) -> Json<ServiceList> {
     Json(ServiceList { services: summaries(&cx, &cx.control.view()) })
 }
@@ -148,7 +151,10 @@ pub(super) async fn list_services(State(cx): State<Cx>) -> Json<ServiceList> {
 ///
 /// The entity tag is the revision to change the service against. Health and load change without it, so the answer is
 /// never `304 Not Modified`.
-#[utoipa::path(get, path = "/v1/services/{service}", tag = "services", responses((status = 200, description = "The service", body = ServiceAnswer)))]
+#[utoipa::path(
+    get, path = "/v1/services/{service}", tag = "services",
+    responses((status = 200, description = "The service", body = ServiceAnswer)),
+)]
 pub(super) async fn get_service(State(cx): State<Cx>, names: Names) -> Result<Response, Problem> {
     let found = Found::service(&cx, &names.service()?)?;
     let live = found.live();

@@ -64,7 +64,10 @@ pub(super) struct TenantSplit {
 }
 
 /// The split of a service
-#[utoipa::path(get, path = "/v1/services/{service}/split", tag = "splits", responses((status = 200, description = "The split", body = SplitDocument)))]
+#[utoipa::path(
+    get, path = "/v1/services/{service}/split", tag = "splits",
+    responses((status = 200, description = "The split", body = SplitDocument)),
+)]
 pub(super) async fn get_service_split(
     State(cx): State<Cx>,
     names: Names,
@@ -74,7 +77,10 @@ pub(super) async fn get_service_split(
 }
 
 /// The split that a group follows
-#[utoipa::path(get, path = "/v1/services/{service}/groups/{group}/split", tag = "splits", responses((status = 200, description = "The group's own split, or the service's", body = SplitDocument)))]
+#[utoipa::path(
+    get, path = "/v1/services/{service}/groups/{group}/split", tag = "splits",
+    responses((status = 200, description = "The group's own split, or the service's", body = SplitDocument)),
+)]
 pub(super) async fn get_group_split(
     State(cx): State<Cx>,
     names: Names,
@@ -84,7 +90,10 @@ pub(super) async fn get_group_split(
 }
 
 /// The split that a tenant follows
-#[utoipa::path(get, path = "/v1/services/{service}/tenants/{tenant}/split", tag = "splits", responses((status = 200, description = "The tenant's own split, or the one it inherits", body = SplitDocument)))]
+#[utoipa::path(
+    get, path = "/v1/services/{service}/tenants/{tenant}/split", tag = "splits",
+    responses((status = 200, description = "The tenant's own split, or the one it inherits", body = SplitDocument)),
+)]
 pub(super) async fn get_tenant_split(
     State(cx): State<Cx>,
     names: Names,
@@ -94,45 +103,67 @@ pub(super) async fn get_tenant_split(
 }
 
 /// Set the split of a service
-#[utoipa::path(put, path = "/v1/services/{service}/split", tag = "splits", request_body = SplitBody, responses((status = 200, description = "Durable and in effect", body = ReceiptAnswer)))]
+#[utoipa::path(
+    put, path = "/v1/services/{service}/split", tag = "splits",
+    request_body = SplitBody,
+    responses((status = 200, description = "Durable and in effect", body = ReceiptAnswer)),
+)]
 pub(super) async fn put_service_split(asked: Asked, Body(body): Body<SplitBody>) -> Result<Response, Problem> {
     set(asked, Scope::Service, body).await
 }
 
 /// Give a group a split of its own
-#[utoipa::path(put, path = "/v1/services/{service}/groups/{group}/split", tag = "splits", request_body = SplitBody, responses((status = 200, description = "Durable and in effect", body = ReceiptAnswer)))]
+#[utoipa::path(
+    put, path = "/v1/services/{service}/groups/{group}/split", tag = "splits",
+    request_body = SplitBody,
+    responses((status = 200, description = "Durable and in effect", body = ReceiptAnswer)),
+)]
 pub(super) async fn put_group_split(asked: Asked, Body(body): Body<SplitBody>) -> Result<Response, Problem> {
     let scope = Scope::Group(asked.names.group()?);
     set(asked, scope, body).await
 }
 
 /// Give a tenant a split of its own
-#[utoipa::path(put, path = "/v1/services/{service}/tenants/{tenant}/split", tag = "splits", request_body = SplitBody, responses((status = 200, description = "Durable and in effect", body = ReceiptAnswer)))]
+#[utoipa::path(
+    put, path = "/v1/services/{service}/tenants/{tenant}/split", tag = "splits",
+    request_body = SplitBody,
+    responses((status = 200, description = "Durable and in effect", body = ReceiptAnswer)),
+)]
 pub(super) async fn put_tenant_split(asked: Asked, Body(body): Body<SplitBody>) -> Result<Response, Problem> {
     let scope = Scope::Tenant(asked.names.tenant()?);
     set(asked, scope, body).await
 }
 
 /// Let a group follow the service again
-#[utoipa::path(delete, path = "/v1/services/{service}/groups/{group}/split", tag = "splits", responses((status = 200, description = "Durable and in effect", body = ReceiptAnswer)))]
+#[utoipa::path(
+    delete, path = "/v1/services/{service}/groups/{group}/split", tag = "splits",
+    responses((status = 200, description = "Durable and in effect", body = ReceiptAnswer)),
+)]
 pub(super) async fn delete_group_split(asked: Asked) -> Result<Response, Problem> {
     let scope = Scope::Group(asked.names.group()?);
     asked.submit(Change::ClearSplit { scope }, None).await
 }
 
 /// Let a tenant follow its group or the service again
-#[utoipa::path(delete, path = "/v1/services/{service}/tenants/{tenant}/split", tag = "splits", responses((status = 200, description = "Durable and in effect", body = ReceiptAnswer)))]
+#[utoipa::path(
+    delete, path = "/v1/services/{service}/tenants/{tenant}/split", tag = "splits",
+    responses((status = 200, description = "Durable and in effect", body = ReceiptAnswer)),
+)]
 pub(super) async fn delete_tenant_split(asked: Asked) -> Result<Response, Problem> {
     let scope = Scope::Tenant(asked.names.tenant()?);
     asked.submit(Change::ClearSplit { scope }, None).await
 }
 
 /// Tenants with a split of their own
-#[utoipa::path(get, path = "/v1/services/{service}/tenants", tag = "splits", params(
-    ("after" = Option<String>, Query, description = "Only tenants whose name comes after this one"),
-    ("limit" = Option<u64>, Query, description = "At most this many, 1 to 1000; 100 unless given"),
-    ("search" = Option<String>, Query, description = "Only tenants whose name contains this, upper or lower case"),
-), responses((status = 200, description = "A page of tenants by name", body = TenantPage)))]
+#[utoipa::path(
+    get, path = "/v1/services/{service}/tenants", tag = "splits",
+    params(
+        ("after" = Option<String>, Query, description = "Only tenants whose name comes after this one"),
+        ("limit" = Option<u64>, Query, description = "At most this many, 1 to 1000; 100 unless given"),
+        ("search" = Option<String>, Query, description = "Only tenants whose name contains this, whatever its case"),
+    ),
+    responses((status = 200, description = "A page of tenants by name", body = TenantPage)),
+)]
 pub(super) async fn list_tenants(
     State(cx): State<Cx>,
     names: Names,

@@ -122,10 +122,14 @@ pub(super) struct CountsAnswer {
 }
 
 /// What each version did, and how the guard sees it
-#[utoipa::path(get, path = "/v1/services/{service}/stats", tag = "evidence", params(
-    ("tenant" = Option<String>, Query, description = "Only this tenant"),
-    ("window" = Option<String>, Query, description = "How far to look back, 1s to 15m; without it, since each version was first seen"),
-), responses((status = 200, description = "Counts by version", body = StatsAnswer)))]
+#[utoipa::path(
+    get, path = "/v1/services/{service}/stats", tag = "evidence",
+    params(
+        ("tenant" = Option<String>, Query, description = "Only this tenant"),
+        ("window" = Option<String>, Query, description = "1s to 15m back; without it, since a version was first seen"),
+    ),
+    responses((status = 200, description = "Counts by version", body = StatsAnswer)),
+)]
 pub(super) async fn get_stats(
     State(cx): State<Cx>,
     names: Names,

@@ -71,7 +71,10 @@ pub(super) struct ReloadAnswer {
 }
 
 /// The process, its store and every service
-#[utoipa::path(get, path = "/v1/status", tag = "process", responses((status = 200, description = "The status", body = StatusAnswer)))]
+#[utoipa::path(
+    get, path = "/v1/status", tag = "process",
+    responses((status = 200, description = "The status", body = StatusAnswer)),
+)]
 pub(super) async fn get_status(State(cx): State<Cx>) -> Json<StatusAnswer> {
     let up = tokio::time::timeout(PING_TIME, cx.control.ping()).await.is_ok_and(|answer| answer.is_ok());
     let (view, readiness, proxy) = (cx.control.view(), (cx.ready)(), (cx.proxy)());
@@ -107,23 +110,32 @@ pub(super) async fn get_status(State(cx): State<Cx>) -> Json<StatusAnswer> {
 }
 
 /// Read the configuration file again
-#[utoipa::path(post, path = "/v1/reload", tag = "process", responses((status = 200, description = "In effect, but for what needs a restart", body = ReloadAnswer)))]
+#[utoipa::path(
+    post, path = "/v1/reload", tag = "process",
+    responses((status = 200, description = "In effect, but for what needs a restart", body = ReloadAnswer)),
+)]
 pub(super) async fn reload(State(cx): State<Cx>) -> Result<Json<ReloadAnswer>, Problem> {
     let ReloadReport { revision, changed, needs_restart, warnings } = (cx.reload)().await?;
     Ok(Json(ReloadAnswer { revision, changed, needs_restart, warnings }))
 }
 
 /// Whether the process lives
-#[utoipa::path(get, path = "/livez", tag = "process", responses((status = 200, description = "It does", body = String, content_type = "text/plain")))]
+#[utoipa::path(
+    get, path = "/livez", tag = "process",
+    responses((status = 200, description = "It does", body = String, content_type = "text/plain")),
+)]
 pub(super) async fn livez() -> &'static str {
     "ok"
 }
 
 /// Whether the process takes traffic
-#[utoipa::path(get, path = "/readyz", tag = "process", responses(
-    (status = 200, description = "It does", body = String, content_type = "text/plain"),
-    (status = 503, description = "It does not; the body says why", body = String, content_type = "text/plain"),
-))]
+#[utoipa::path(
+    get, path = "/readyz", tag = "process",
+    responses(
+        (status = 200, description = "It does", body = String, content_type = "text/plain"),
+        (status = 503, description = "It does not; the body says why", body = String, content_type = "text/plain"),
+    ),
+)]
 pub(super) async fn readyz(State(cx): State<Cx>) -> Response {
     let readiness = (cx.ready)();
     if readiness.ready && !readiness.draining {
@@ -138,13 +150,19 @@ pub(super) async fn readyz(State(cx): State<Cx>) -> Response {
 }
 
 /// Metrics in Prometheus' text format
-#[utoipa::path(get, path = "/metrics", tag = "process", responses((status = 200, description = "Every family", body = String, content_type = "text/plain")))]
+#[utoipa::path(
+    get, path = "/metrics", tag = "process",
+    responses((status = 200, description = "Every family", body = String, content_type = "text/plain")),
+)]
 pub(super) async fn metrics(State(cx): State<Cx>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], cx.metrics.render()).into_response()
 }
 
 /// This description
-#[utoipa::path(get, path = "/openapi.json", tag = "process", responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value)))]
+#[utoipa::path(
+    get, path = "/openapi.json", tag = "process",
+    responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value)),
+)]
 pub(super) async fn openapi(State(cx): State<Cx>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], cx.description.clone()).into_response()
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use axum::response::sse::{Event as Message, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, broadcast};
 
@@ -95,13 +95,15 @@ async fn newest(cx: &Cx) -> Result<u64, StoreError> {
 }
 
 fn messages(listener: Listener) -> impl Stream<Item = Result<Message, Infallible>> {
-    futures::stream::unfold(listener, |mut listener| async move {
+    let events = futures::stream::unfold(listener, |mut listener| async move {
         let event = listener.next().await?;
         let message = Message::default().id(event.id.to_string()).event(event.kind.as_str());
         // An event is made of text and numbers; should one not become JSON, the stream ends and the client asks again.
         let message = message.json_data(EventAnswer::new(&event)).ok()?;
         Some((Ok(message), listener))
-    })
+    });
+    // Whoever asks once more after the end must not bring the connection's task down.
+    events.fuse()
 }
 
 impl Listener {

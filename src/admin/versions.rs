@@ -14,7 +14,17 @@ use crate::config::version_from_json;
 use crate::model::{Change, EndpointSpec, VersionSpec};
 
 /// Register or change a version
-#[utoipa::path(put, path = "/v1/services/{service}/versions/{version}", tag = "versions", request_body = VersionBody, responses((status = 200, description = "Durable and in effect; the version has no traffic until a split gives it some", body = ReceiptAnswer)))]
+#[utoipa::path(
+    put, path = "/v1/services/{service}/versions/{version}", tag = "versions",
+    request_body = VersionBody,
+    responses(
+        (
+            status = 200,
+            description = "Durable and in effect; the version has no traffic until a split gives it some",
+            body = ReceiptAnswer,
+        ),
+    ),
+)]
 pub(super) async fn put_version(asked: Asked, Body(body): Body<Value>) -> Result<Response, Problem> {
     let name = asked.names.version()?;
     let spec = version_from_json(&body).map_err(|mistakes| {
@@ -30,7 +40,10 @@ pub(super) async fn put_version(asked: Asked, Body(body): Body<Value>) -> Result
 }
 
 /// Remove a version that nothing uses
-#[utoipa::path(delete, path = "/v1/services/{service}/versions/{version}", tag = "versions", responses((status = 200, description = "Durable and in effect", body = ReceiptAnswer)))]
+#[utoipa::path(
+    delete, path = "/v1/services/{service}/versions/{version}", tag = "versions",
+    responses((status = 200, description = "Durable and in effect", body = ReceiptAnswer)),
+)]
 pub(super) async fn delete_version(asked: Asked) -> Result<Response, Problem> {
     let name = asked.names.version()?;
     asked.submit(Change::DeleteVersion(name), None).await

@@ -14,6 +14,7 @@ pub(super) struct Readings {
 
 /// What one epoch of a scope added since the last look.
 pub(super) struct EpochNews {
+    pub epoch: u64,
     pub weights: Weights,
     arms: Vec<ArmReading>,
     /// When each version's first failure was, on the clock of the ticks.
@@ -33,7 +34,7 @@ impl Readings {
             let arms: Vec<_> = now.iter().map(|arm| difference(arm, old)).collect();
             if arms.iter().any(|arm| !is_empty(arm)) {
                 let first_bad_ms = arms.iter().map(|a| first_bad_ms(epoch, &a.version)).collect();
-                news.push(EpochNews { weights: epoch.weights.clone(), arms, first_bad_ms });
+                news.push(EpochNews { epoch: epoch.epoch, weights: epoch.weights.clone(), arms, first_bad_ms });
             }
             kept.push((epoch.epoch, now));
         }
@@ -75,10 +76,13 @@ pub(super) fn share_of(weights: &Weights, baseline: &VersionName, canary: &Versi
 }
 
 impl EpochNews {
-    /// What a comparison of two versions takes from this epoch.
-    pub fn batch(&self, baseline: &VersionName, canary: &VersionName, client_errors: bool) -> Batch {
+    /// What a comparison of two versions that began with the epoch `since` takes from this one. From earlier epochs only
+    /// the baseline's part: requests that were on their way when the canary began belong to the comparison (rule R3), but
+    /// what the canary did in an earlier attempt does not.
+    pub fn batch(&self, baseline: &VersionName, canary: &VersionName, since: u64, client_errors: bool) -> Batch {
         let find = |version: &VersionName| self.arms.iter().find(|a| a.version == *version);
-        let (b, c) = (find(baseline), find(canary));
+        let before = self.epoch < since;
+        let (b, c) = (find(baseline), find(canary).filter(|_| !before));
         let raw =
             |arm: Option<&ArmReading>| arm.map_or_else(ArmCounts::default, |a| ArmCounts::new(a.requests, a.failures));
         let both = |signal: TallySignal| {
@@ -98,16 +102,19 @@ impl EpochNews {
         let at = self.arms.iter().position(|a| a.version == *canary);
         let routed = |arm: Option<&ArmReading>| arm.map_or(0, |a| a.routed);
         Batch {
-            routed_share: share_of(&self.weights, baseline, canary),
+            routed_share: if before { 0.0 } else { share_of(&self.weights, baseline, canary) },
             requests: RawCounts { baseline: raw(b), canary: raw(c) },
             signals,
-            coins: (routed(b), routed(c)),
-            first_canary_failure_ms: at.and_then(|i| self.first_bad_ms[i]),
+            coins: if before { (0, 0) } else { (routed(b), routed(c)) },
+            first_canary_failure_ms: at.filter(|_| !before).and_then(|i| self.first_bad_ms[i]),
         }
     }
 
-    /// Requests and failures of one version.
-    pub fn of(&self, version: &VersionName) -> (u64, u64) {
+    /// Requests and failures of one version, unless the epoch is earlier than `since`.
+    pub fn of(&self, version: &VersionName, since: u64) -> (u64, u64) {
+        if self.epoch < since {
+            return (0, 0);
+        }
         let arm = self.arms.iter().find(|a| a.version == *version);
         arm.map_or((0, 0), |a| (a.requests, a.failures))
     }

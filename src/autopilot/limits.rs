@@ -36,10 +36,38 @@ impl Recent {
         let recent = self.seconds.iter().rev().take_while(|s| s.0 >= from);
         recent.fold((0, 0), |(n, bad), s| (n + s.1, bad + s.2))
     }
+}
 
-    /// Requests per second over the last five seconds.
+/// Requests per second of one scope: an average whose memory halves every two seconds.
+#[derive(Debug, Default)]
+pub(super) struct Rate {
+    /// Requests, each worth half as much every half-life later.
+    weight: f64,
+    at_ms: u64,
+    began_ms: Option<u64>,
+}
+
+impl Rate {
+    const HALF_LIFE_MS: f64 = 2_000.0;
+
+    /// Adds requests of now.
+    pub fn add(&mut self, now_ms: u64, requests: u64) {
+        self.weight = self.decayed(now_ms) + requests as f64;
+        self.at_ms = now_ms;
+        self.began_ms.get_or_insert(now_ms);
+    }
+
+    /// Requests per second now.
     pub fn rate(&self, now_ms: u64) -> f64 {
-        self.within(now_ms, 5_000).0 as f64 / 5.0
+        let Some(began_ms) = self.began_ms else { return 0.0 };
+        // A steady rate comes to `rate · h / ln 2 · (1 - 2^(-age/h))`; the last factor is 1 but for the first seconds.
+        let age_ms = (now_ms.saturating_sub(began_ms) as f64).max(500.0);
+        let full = Self::HALF_LIFE_MS / 1_000.0 / std::f64::consts::LN_2;
+        self.decayed(now_ms) / (full * (1.0 - (-age_ms / Self::HALF_LIFE_MS).exp2()))
+    }
+
+    fn decayed(&self, now_ms: u64) -> f64 {
+        self.weight * (-(now_ms.saturating_sub(self.at_ms) as f64) / Self::HALF_LIFE_MS).exp2()
     }
 }
 
@@ -139,6 +167,17 @@ mod tests {
             recent.add(second * 1_000, 10, 1);
         }
         assert_eq!(recent.within(9_000, 5_000), (60, 6));
-        assert_eq!(recent.rate(9_000), 12.0);
+    }
+
+    #[test]
+    fn a_steady_rate_is_known_soon_and_forgotten_soon() {
+        let mut rate = Rate::default();
+        assert_eq!(rate.rate(0), 0.0);
+        for tick in 0..100u64 {
+            rate.add(1_000 + tick * 100, 20);
+            let seen = rate.rate(1_000 + tick * 100);
+            assert!(tick < 10 || (150.0..250.0).contains(&seen), "{seen} at tick {tick}");
+        }
+        assert!(rate.rate(31_000) < 1.0);
     }
 }

@@ -9,7 +9,7 @@ use super::AutopilotParts;
 use super::cuts::Cuts;
 use super::evidence::{EpochNews, Readings, share_of};
 use super::fleet::Fleets;
-use super::limits::Recent;
+use super::limits::{Rate, Recent};
 use super::settle::{self, Findings};
 use crate::analysis::{Action, Assessment, Comparison, Parameters, Signal};
 use crate::control::{ComparisonReport, Control, ScopeKey, SubmitError, View};
@@ -28,6 +28,8 @@ const UNHEALTHY_MS: u64 = 2_000;
 pub(super) struct Entry {
     pub comparison: Comparison,
     pub attempt: u64,
+    /// The epoch that the comparison began with.
+    pub since_epoch: u64,
     /// When the attempt began, on the clock of the ticks.
     pub attempt_ms: u64,
     pub recent: Recent,
@@ -51,6 +53,8 @@ pub struct Autopilot {
     pub(super) cuts: Cuts,
     pub(super) fleets: Fleets,
     pub(super) entries: HashMap<ScopeKey, Entry>,
+    /// Requests per second of each scope, known before a canary begins.
+    rates: HashMap<u64, Rate>,
     parameters: HashMap<ServiceName, (Arc<GuardSpec>, Parameters)>,
     /// Scopes that are looked at although nothing moved: brakes end by time.
     braked: HashMap<ScopeKey, ScopeHandle>,
@@ -87,6 +91,7 @@ impl Autopilot {
             cuts: Cuts::default(),
             fleets: Fleets::default(),
             entries: HashMap::new(),
+            rates: HashMap::new(),
             parameters: HashMap::new(),
             braked: HashMap::new(),
             unhealthy_since: HashMap::new(),
@@ -166,6 +171,8 @@ impl Autopilot {
         let scope = &handle.tally;
         let news = lock(&self.windows).record(now_ms, scope);
         self.metrics.add_tenant(&handle.service, scope.tenant(), &news);
+        let ended = news.iter().map(|d| d.requests).sum();
+        self.rates.entry(scope.id()).or_default().add(now_ms, ended);
         let Some(route) = view.routes.service(handle.service.as_str()) else { return };
         let baseline = route.baseline().name.clone();
         let guard = route.spec.guard.clone();
@@ -199,19 +206,20 @@ impl Autopilot {
         let in_effect = route.state.weights_in_effect(split);
         let intended = if in_effect == split.weights() { split.intended() } else { in_effect.clone() };
         let baseline = &route.baseline().name;
+        let rate = self.rates.entry(handle.tally.id()).or_default().rate(now_ms);
         let parameters = self.parameters_of(&handle.service, &route.spec.guard);
         for (canary, _) in intended.iter().filter(|(v, _)| *v != baseline) {
             let key = ScopeKey { service: handle.service.clone(), tenant: tenant.cloned(), canary: canary.clone() };
             let share = share_of(&in_effect, baseline, canary);
-            let client_errors = route.spec.guard.client_errors;
-            let batches: Vec<_> = epochs.iter().map(|e| e.batch(baseline, canary, client_errors)).collect();
-            let counted = epochs.iter().map(|e| e.of(canary)).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
             let entry =
                 self.entries.entry(key.clone()).or_insert_with(|| Entry::new(&parameters, split, handle, now_ms));
+            let (since, client_errors) = (entry.since_epoch, route.spec.guard.client_errors);
+            let batches: Vec<_> = epochs.iter().map(|e| e.batch(baseline, canary, since, client_errors)).collect();
+            let counted = epochs.iter().map(|e| e.of(canary, since)).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
             entry.follow(split, &parameters, now_ms);
             entry.recent.add(now_ms, counted.0, counted.1);
             entry.comparison.observe(now_ms, share, &batches);
-            let assessment = entry.comparison.assess(now_ms, share, entry.recent.rate(now_ms));
+            let assessment = entry.comparison.assess(now_ms, share, share * rate);
             if route.spec.guard.fleet {
                 for batch in &batches {
                     let share = batch.routed_share.max(share);
@@ -333,6 +341,7 @@ impl Autopilot {
             let id = handle.tally.id();
             self.readings.forget(id);
             self.cuts.forget(id);
+            self.rates.remove(&id);
             self.fleets.forget_scope(id);
             lock(&self.windows).forget(&handle.tally);
             self.entries.retain(|_, e| e.scope != id);
@@ -360,6 +369,7 @@ impl Entry {
         Self {
             comparison: Comparison::new(parameters, now_ms),
             attempt: split.attempt,
+            since_epoch: split.epoch,
             attempt_ms: now_ms,
             recent: Recent::default(),
             scope: handle.tally.id(),

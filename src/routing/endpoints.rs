@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn each_time_out_is_longer_until_an_answer_comes() {
         let e = Endpoint::new(SocketAddr::from(([127, 0, 0, 1], 1)), "x:1");
-        let fail = |now| (0..3).for_each(|_| drop(e.connect_failed(now)));
+        let fail = |now| (0..3).for_each(|_| _ = e.connect_failed(now));
         fail(0);
         assert!(e.is_ejected(4_999) && !e.is_ejected(5_000));
         fail(5_000);
@@ -300,7 +300,7 @@ mod tests {
         fn something_is_always_picked(n in 1u16..12, random: u64, out in proptest::collection::vec(any::<bool>(), 12), tried_port in 7000u16..7012) {
             let set = set(n);
             for (e, out) in set.all().iter().zip(out) {
-                if out { (0..3).for_each(|_| drop(e.connect_failed(0))); }
+                if out { (0..3).for_each(|_| _ = e.connect_failed(0)); }
             }
             let picked = set.pick(random, 1, |e| e.address.port() == tried_port);
             let picked = picked.expect("there are endpoints");

@@ -150,15 +150,27 @@ async fn metrics_please_promtool_and_tenants_are_bounded() {
     let (old, new) = (Backend::start("1.0.0").await, Backend::start("2.0.0").await);
     let tenants = "[tenants]\nidentify = [{ header = \"x-tenant-id\" }]\n[metrics]\ntenants = 3\n";
     let app = TestApp::start(&format!("{tenants}{}", two_versions(&old, &new, ""))).await;
+    // A tenant that is shown stays for a minute, so the busy one comes first.
+    let sent = std::sync::atomic::AtomicU64::new(0);
+    let ask = async |tenant: String| {
+        sent.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        app.get("/", &[("x-tenant-id", &tenant)]).await
+    };
+    until("the busiest tenant", Duration::from_secs(10), || async {
+        ask("busy".to_owned()).await;
+        app.metrics().await.contains("tenant=\"busy\"")
+    })
+    .await;
     for i in 0..200 {
-        let tenant = format!("tenant-{i}");
-        app.get("/", &[("x-tenant-id", &tenant)]).await;
+        ask(format!("tenant-{i}")).await;
     }
-    for _ in 0..30 {
-        app.get("/", &[("x-tenant-id", "busy")]).await;
-    }
-    until("the busiest tenant", Duration::from_secs(10), || async { app.metrics().await.contains("tenant=\"busy\"") })
-        .await;
+    until("every request in some series", Duration::from_secs(5), || async {
+        let text = app.metrics().await;
+        let lines = text.lines().filter(|l| l.starts_with("switchback_tenant_requests_total{"));
+        let sum = lines.map(|l| l.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum::<f64>();
+        sum == sent.load(std::sync::atomic::Ordering::SeqCst) as f64
+    })
+    .await;
     let text = app.metrics().await;
     let series = text.lines().filter(|l| l.starts_with("switchback_tenant_requests_total{")).count();
     assert!(series <= 2 * (2 * 3 + 1), "{series} series");

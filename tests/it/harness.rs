@@ -143,10 +143,6 @@ impl TestApp {
         }
     }
 
-    pub fn app(&self) -> &App {
-        self.app.as_ref().unwrap()
-    }
-
     /// Ends in good order and gives the folder back.
     pub async fn stop(mut self) -> Arc<TempDir> {
         self.app.take().unwrap().stop().await;
@@ -220,7 +216,6 @@ pub struct Answer {
     pub headers: reqwest::header::HeaderMap,
     /// What the backend saw.
     pub seen: Value,
-    pub text: String,
 }
 
 impl Answer {
@@ -230,7 +225,7 @@ impl Answer {
         let version = headers.get("x-switchback-version").map_or(String::new(), |v| v.to_str().unwrap().to_owned());
         let text = response.text().await.unwrap_or_default();
         let seen = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Self { status, version, headers, seen, text }
+        Self { status, version, headers, seen }
     }
 }
 
@@ -341,10 +336,6 @@ impl Load {
             })
         });
         Self { tasks: tasks.collect(), seen, stop }
-    }
-
-    pub fn seen(&self) -> Seen {
-        self.seen.lock().unwrap().clone()
     }
 
     pub async fn stop(self) -> Seen {

@@ -128,7 +128,10 @@ rewrite = {{ from = "/api/v2", to = "/new" }}
 #[tokio::test(flavor = "multi_thread")]
 async fn testers_choose_with_the_secret_only() {
     let (_old, _new, app) = start("choose = { header = \"x-version\", secret = \"a-long-secret-for-testers\" }").await;
-    let ask = |value: &'static str| app.get("/", &[("x-user-id", "u"), ("x-version", value)]);
+    let ask = |value: &'static str| {
+        let app = &app;
+        async move { app.get("/", &[("x-user-id", "u"), ("x-version", value)]).await }
+    };
     assert_eq!(ask("2.0.0").await.version, "1.0.0");
     assert_eq!(ask("2.0.0:wrong").await.version, "1.0.0");
     assert_eq!(ask("2.0.0:a-long-secret-for-testers").await.version, "2.0.0");
