@@ -78,9 +78,11 @@ fn identify(cx: &Shared, headers: &HeaderMap, peer: IpAddr) -> Result<Caller, Pr
         return Err(unauthorized(detail, "Bearer realm=\"switchback\""));
     };
     let given = digest(&SHA256, given);
-    // Every token is compared in full, so that the time tells nothing about where a guess went wrong.
-    let same = tokens.iter().filter(|token| bool::from(token.sha256.as_slice().ct_eq(given.as_ref())));
-    match same.last() {
+    // Every token is compared in full and none is left out, so that the time tells nothing about a guess.
+    let matched = tokens.iter().fold(None, |found, token| {
+        if bool::from(token.sha256.as_slice().ct_eq(given.as_ref())) { Some(token) } else { found }
+    });
+    match matched {
         Some(token) => Ok(Caller { name: token.name.clone(), role: token.role, sha256: Some(token.sha256) }),
         None => {
             cx.throttle.wrong(peer, now);

@@ -173,7 +173,7 @@ pub(super) async fn get_service(State(cx): State<Cx>, names: Names) -> Result<Re
         r#match: found.route.spec.rules.iter().map(rule).collect(),
         sticky: found.route.spec.sticky.iter().map(key_source).collect(),
         guard: GuardAnswer::new(&found.route.spec.guard),
-        tenants_with_own_split: found.route.tenants.size(),
+        tenants_with_own_split: found.route.tenants.len(),
         last_rollback: last_rollback(&cx, found.name()).await,
     };
     Ok(tagged(live.revision, Json(answer)))
@@ -197,7 +197,7 @@ fn summary(cx: &Shared, route: &ServiceRoute) -> ServiceSummary {
         intended: split.intended,
         hold: live.hold.as_ref().map(HoldAnswer::new),
         rolled_back: split.rolled_back,
-        own_splits: route.tenants.size(),
+        own_splits: route.tenants.len(),
         requests_per_second: stats.iter().map(|s| s.rps).sum(),
         error_rate: (requests > 0).then(|| failed as f64 / requests as f64),
         verdict: cx.control.board().verdict(name),

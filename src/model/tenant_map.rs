@@ -41,11 +41,6 @@ impl TenantMap {
         self.len
     }
 
-    /// How many tenants there are.
-    pub fn size(&self) -> usize {
-        self.len
-    }
-
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len == 0

@@ -23,7 +23,7 @@ async fn every_route_takes_its_role() {
             let answer = api
                 .send(
                     route.method.as_str(),
-                    &format!("{path}{}", dry(&route.path, &route.method)),
+                    &format!("{path}{}", dry(route.path, &route.method)),
                     headers,
                     body.clone(),
                 )
