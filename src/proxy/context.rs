@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderValue;
 
+use super::headers::Origin;
 use super::outcome::AttemptError;
 use crate::routing::{InUse, ServiceRoute, VersionRoute};
 use crate::telemetry::Ticket;
@@ -17,6 +19,12 @@ const TRIED: usize = 4;
 pub(super) struct RequestContext {
     /// Microseconds at which its head was there.
     pub started_us: u64,
+    /// Random numbers of this request.
+    pub random: [u64; 2],
+    /// Whom it comes from.
+    pub origin: Option<Origin>,
+    /// How long the client may take nothing of the answer.
+    pub write_timeout: Duration,
     /// Where it goes, once decided.
     pub assigned: Option<Assigned>,
     /// Its entry in the tallies. Counts down the gauges when dropped.

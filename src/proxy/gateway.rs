@@ -26,6 +26,9 @@ use crate::config::Settings;
 use crate::routing::{self, Decision, Drawn, Head, InUse, Routes, Silent};
 use crate::telemetry::{AccessLine, AccessLog, Draw, Metrics, Start};
 
+/// Answers up to this size in bytes are handed to the kernel at once.
+const SMALL_ANSWER: u64 = 4 << 10;
+
 /// The data plane's request handler.
 pub(super) struct Gateway {
     pub routes: Arc<ArcSwap<Routes>>,
@@ -49,14 +52,16 @@ impl Gateway {
         let settings = (self.settings)();
         let limits = &settings.proxy.limits;
         let head_limits = HeadLimits { size: limits.header_size, headers: limits.headers };
-        headers::check(session.req_header(), head_limits).map_err(|bad| match bad {
+        let facts = headers::check(session.req_header(), head_limits).map_err(|bad| match bad {
             BadHead::Malformed => Refuse { status: 400, word: "malformed" },
             BadHead::TooLarge => Refuse { status: 431, word: "header_too_large" },
         })?;
         let draining = self.draining.load(std::sync::atomic::Ordering::Relaxed);
         session.set_keepalive(if draining { None } else { Some(limits.keepalive_timeout.as_secs().max(1)) });
-        session.set_write_timeout(Some(limits.write_timeout));
-        session.set_read_timeout(Some(limits.body_timeout));
+        if !session.as_mut().is_body_done() {
+            session.set_read_timeout(Some(limits.body_timeout));
+        }
+        ctx.write_timeout = limits.write_timeout;
         let client = client_ip(session);
         let trusted = settings.proxy.trusted.iter().any(|net| net.contains(&client));
         let random = rand::random();
@@ -70,22 +75,24 @@ impl Gateway {
             address: client,
             trusted,
             random,
-            now_s: unix_s(),
+            now_s: if routes.identifier.needs_time() { unix_s() } else { 0 },
         };
         let decision = routing::decide(&routes, &head, &mut Silent)
             .map_err(|refusal| Refuse { status: refusal.status(), word: refusal.as_str() })?;
         ctx.body_limit = decision.service.spec.body_limit.or(limits.body_size);
-        if declared_length(header) > ctx.body_limit {
+        if ctx.body_limit.is_some_and(|limit| facts.length.is_some_and(|length| length > limit)) {
             return Err(Refuse { status: 413, word: "body_too_large" });
         }
         ctx.request_id = headers::given_request_id(&header.headers).or_else(|| Some(headers::fresh_request_id(random)));
-        let stream = headers::is_stream(&header.headers);
-        self.begin(&decision, stream, is_tls(session), ctx);
+        ctx.random = random;
+        ctx.origin = Some(Origin { client, trusted, tls: is_tls(session) });
+        self.begin(&decision, facts.stream, ctx);
         Ok(())
     }
 
     /// Opens the request's entry in the tallies and remembers where it goes.
-    fn begin(&self, decision: &Decision<'_, '_>, stream: bool, secure: bool, ctx: &mut RequestContext) {
+    fn begin(&self, decision: &Decision<'_, '_>, stream: bool, ctx: &mut RequestContext) {
+        let secure = ctx.origin.is_some_and(|o| o.tls);
         let draw = match (decision.drawn, decision.by_tenant, decision.tenant.as_deref()) {
             (Drawn::Key(_), true, Some(tenant)) => Draw::Key(routing::tenant_hash(tenant)),
             (Drawn::Coin, ..) => Draw::Coin,
@@ -158,8 +165,9 @@ impl ProxyHttp for Gateway {
             return Error::e_explain(ErrorType::InternalError, "no version was decided");
         };
         let version = &assigned.version;
-        let now_ms = self.clock.now_ms();
-        let random = rand::random();
+        let now_ms = ctx.started_us / 1_000;
+        // Another endpoint for another attempt, and none of the bits that the decision has used.
+        let random = ctx.random[1].rotate_left(17 * ctx.attempts);
         let tried = |e: &routing::Endpoint| ctx.has_tried(e.address);
         let endpoint = match (&assigned.tenant, version.per_tenant) {
             (Some((tenant, _)), true) => self.keeper.of_tenant(version, tenant).await.pick(random, now_ms, tried),
@@ -171,9 +179,9 @@ impl ProxyHttp for Gateway {
             // A version whose name does not resolve cannot be reached: its failure, like a refused connection.
             return Err(Error::explain(ErrorType::ConnectNoRoute, "the version has no endpoint").into_up());
         };
-        let peer = upstream::peer(version, &endpoint, assigned.stream);
-        ctx.in_use = Some(InUse::new(endpoint));
         ctx.uploading = !session.as_mut().is_body_done();
+        let peer = upstream::peer(version, &endpoint, assigned.stream, ctx.uploading);
+        ctx.in_use = Some(InUse::new(endpoint));
         if ctx.uploading
             && let Some(ticket) = &mut ctx.ticket
         {
@@ -189,13 +197,10 @@ impl ProxyHttp for Gateway {
         ctx: &mut RequestContext,
     ) -> Result<()> {
         let Some(assigned) = &ctx.assigned else { return Ok(()) };
-        let settings = (self.settings)();
-        let client = client_ip(session);
-        let trusted = settings.proxy.trusted.iter().any(|net| net.contains(&client));
-        let origin = Origin { client, trusted, tls: is_tls(session) };
+        let Some(origin) = ctx.origin else { return Ok(()) };
         let host = headers::host_value(session.req_header());
         headers::forward(request, origin, host.as_ref(), assigned.service.spec.headers.forwarded)?;
-        headers::trace(request, rand::random(), rand::random())?;
+        headers::trace(request, ctx.random)?;
         if let Some(id) = &ctx.request_id {
             request.insert_header(headers::X_REQUEST_ID, id.clone())?;
         }
@@ -270,11 +275,15 @@ impl ProxyHttp for Gateway {
 
     async fn response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut RequestContext,
     ) -> Result<()> {
         let Some(assigned) = &ctx.assigned else { return Ok(()) };
+        // An answer that fits into the socket's buffer cannot wait for the client, so it needs no timer.
+        if !fits_buffer(&response.headers) {
+            session.set_write_timeout(Some(ctx.write_timeout));
+        }
         let show = assigned.service.spec.headers;
         if show.version {
             response.insert_header(headers::X_VERSION, assigned.version.header.clone())?;
@@ -409,8 +418,10 @@ fn is_tls(session: &Session) -> bool {
     session.digest().is_some_and(|d| d.ssl_digest.is_some())
 }
 
-fn declared_length(header: &RequestHeader) -> Option<u64> {
-    header.headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+/// Whether an answer with this header is small enough for the send buffer of any socket.
+fn fits_buffer(headers: &http::HeaderMap) -> bool {
+    let length = headers.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    length.is_some_and(|l| l <= SMALL_ANSWER)
 }
 
 fn grpc_status(headers: &http::HeaderMap) -> Option<u16> {

@@ -38,28 +38,56 @@ pub(super) struct HeadLimits {
     pub headers: usize,
 }
 
-/// Whether a request head is unambiguous and small enough.
-pub(super) fn check(header: &RequestHeader, limits: HeadLimits) -> Result<(), BadHead> {
-    let headers = &header.headers;
-    if headers.len() > limits.headers {
+/// What one look over a request head finds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct HeadFacts {
+    /// The declared length of the body in bytes.
+    pub length: Option<u64>,
+    /// Whether long pauses are normal: WebSocket, server-sent events, gRPC.
+    pub stream: bool,
+}
+
+/// Looks over a request head once: whether it is unambiguous and small enough, and what it tells.
+pub(super) fn check(header: &RequestHeader, limits: HeadLimits) -> std::result::Result<HeadFacts, BadHead> {
+    if header.headers.len() > limits.headers {
         return Err(BadHead::TooLarge);
     }
-    let size: usize = headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
-    if (size + header.raw_path().len()) as u64 > limits.size {
+    let mut facts = HeadFacts::default();
+    let mut size = header.raw_path().len();
+    let (mut hosts, mut lengths, mut encoded, mut malformed) = (0, 0, false, false);
+    for (name, value) in &header.headers {
+        size += name.as_str().len() + value.len() + 4;
+        if name == HOST {
+            hosts += 1;
+            malformed |= !is_host(value.as_bytes());
+        } else if name == CONTENT_LENGTH {
+            lengths += 1;
+            facts.length = value.to_str().ok().and_then(|v| v.trim().parse().ok());
+        } else if name == TRANSFER_ENCODING {
+            encoded = true;
+        } else {
+            facts.stream |= tells_stream(name, value.as_bytes());
+        }
+    }
+    if size as u64 > limits.size {
         return Err(BadHead::TooLarge);
     }
-    let malformed = match header.version {
-        Version::HTTP_2 => header.uri.authority().is_none() && headers.get(HOST).is_none(),
-        Version::HTTP_11 => headers.get_all(HOST).iter().count() != 1,
-        _ => headers.get_all(HOST).iter().count() > 1,
+    malformed |= match header.version {
+        Version::HTTP_2 => header.uri.authority().is_none() && hosts == 0,
+        Version::HTTP_11 => hosts != 1,
+        _ => hosts > 1,
     };
-    let host_bad = headers.get(HOST).is_some_and(|h| !is_host(h.as_bytes()));
-    let lengths = headers.get_all(CONTENT_LENGTH).iter().count();
-    let both = lengths > 0 && headers.contains_key(TRANSFER_ENCODING);
-    if malformed || host_bad || lengths > 1 || both {
+    if malformed || lengths > 1 || lengths > 0 && encoded {
         return Err(BadHead::Malformed);
     }
-    Ok(())
+    Ok(facts)
+}
+
+fn tells_stream(name: &HeaderName, value: &[u8]) -> bool {
+    use http::header::{ACCEPT, CONTENT_TYPE, UPGRADE};
+    name == UPGRADE
+        || name == CONTENT_TYPE && value.starts_with(b"application/grpc")
+        || name == ACCEPT && value.windows(17).any(|w| w == b"text/event-stream")
 }
 
 /// Letters, digits and what may stand in a host with port; no lists, no user names, no paths.
@@ -82,18 +110,6 @@ pub(super) fn host(header: &RequestHeader) -> &str {
 pub(super) fn host_value(header: &RequestHeader) -> Option<HeaderValue> {
     let from_uri = || header.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
     header.headers.get(HOST).cloned().or_else(from_uri)
-}
-
-/// Whether long pauses are normal: WebSocket, server-sent events, gRPC.
-pub(super) fn is_stream(headers: &HeaderMap) -> bool {
-    let begins = |name: HeaderName, text: &[u8]| headers.get(name).is_some_and(|v| v.as_bytes().starts_with(text));
-    headers.contains_key(http::header::UPGRADE)
-        || begins(http::header::CONTENT_TYPE, b"application/grpc")
-        || headers.get(http::header::ACCEPT).is_some_and(|v| contains(v.as_bytes(), b"text/event-stream"))
-}
-
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|w| w == part)
 }
 
 /// The id that came with the request, if it is one.
@@ -177,14 +193,14 @@ fn forwarded_element(origin: Origin, host: Option<&HeaderValue>) -> String {
 }
 
 /// Passes a trace on, or begins one (W3C Trace Context) that nobody has asked to record.
-pub(super) fn trace(header: &mut RequestHeader, random: [u64; 2], span: u64) -> Result<()> {
+pub(super) fn trace(header: &mut RequestHeader, random: [u64; 2]) -> Result<()> {
     if header.headers.contains_key(TRACEPARENT) {
         return Ok(());
     }
     let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
     write_hex(&mut text[3..19], random[0]);
     write_hex(&mut text[19..35], random[1] | 1);
-    write_hex(&mut text[36..52], span | 1);
+    write_hex(&mut text[36..52], random[0].rotate_left(32) ^ random[1] | 1);
     header.insert_header(TRACEPARENT, text.to_vec())
 }
 
@@ -204,7 +220,9 @@ mod tests {
 
     #[test]
     fn an_ambiguous_head_is_refused() {
-        assert_eq!(check(&request(&[("host", "a.example:80")]), LIMITS), Ok(()));
+        assert_eq!(check(&request(&[("host", "a.example:80")]), LIMITS), Ok(HeadFacts::default()));
+        let upload = check(&request(&[("host", "a"), ("content-length", "7")]), LIMITS).unwrap();
+        assert_eq!(upload.length, Some(7));
         let malformed: [&[(&str, &str)]; 7] = [
             &[],
             &[("host", "a"), ("host", "a")],
@@ -257,18 +275,19 @@ mod tests {
         assert_eq!(given_request_id(&request(&[("x-request-id", "a b")]).headers), None);
         assert_eq!(given_request_id(&request(&[("x-request-id", &"r".repeat(129))]).headers), None);
         let mut header = request(&[]);
-        trace(&mut header, [2, 3], 4).unwrap();
-        let wanted = "00-00000000000000020000000000000003-0000000000000005-00";
+        trace(&mut header, [2, 3]).unwrap();
+        let wanted = "00-00000000000000020000000000000003-0000000200000003-00";
         assert_eq!(header.headers.get("traceparent").unwrap(), wanted);
-        trace(&mut header, [7, 7], 7).unwrap();
+        trace(&mut header, [7, 7]).unwrap();
         assert_eq!(header.headers.get("traceparent").unwrap(), wanted);
     }
 
     #[test]
     fn streams_are_recognised() {
-        assert!(is_stream(&request(&[("accept", "text/html, text/event-stream")]).headers));
-        assert!(is_stream(&request(&[("upgrade", "websocket")]).headers));
-        assert!(is_stream(&request(&[("content-type", "application/grpc+proto")]).headers));
-        assert!(!is_stream(&request(&[("accept", "*/*")]).headers));
+        let stream = |name, value| check(&request(&[("host", "a"), (name, value)]), LIMITS).unwrap().stream;
+        assert!(stream("accept", "text/html, text/event-stream"));
+        assert!(stream("upgrade", "websocket"));
+        assert!(stream("content-type", "application/grpc+proto"));
+        assert!(!stream("accept", "*/*"));
     }
 }

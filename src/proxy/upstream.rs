@@ -16,8 +16,8 @@ const H2_STREAM_WINDOW: u32 = 256 << 10;
 /// Flow-control window of one connection.
 const H2_CONNECTION_WINDOW: u32 = 64 << 20;
 
-/// The peer of one attempt.
-pub(super) fn peer(version: &VersionRoute, endpoint: &Endpoint, stream: bool) -> HttpPeer {
+/// The peer of one attempt. `uploading`: a body follows the head.
+pub(super) fn peer(version: &VersionRoute, endpoint: &Endpoint, stream: bool, uploading: bool) -> HttpPeer {
     let spec = &version.spec;
     let server_name = match &spec.tls {
         Some(tls) => tls.server_name.clone().unwrap_or_else(|| endpoint.host.to_string()),
@@ -28,6 +28,10 @@ pub(super) fn peer(version: &VersionRoute, endpoint: &Endpoint, stream: bool) ->
     peer.group_key = version.group_key;
     let options = &mut peer.options;
     set_timeouts(options, &spec.timeouts, stream);
+    if !uploading && !stream {
+        // A head alone fits into the socket's buffer; the deadline for the answer covers it.
+        options.write_timeout = None;
+    }
     if let Some(tls) = &spec.tls {
         options.verify_cert = tls.verify;
         options.verify_hostname = tls.verify;

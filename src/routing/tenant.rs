@@ -47,6 +47,11 @@ impl Identifier {
         &self.spec
     }
 
+    /// Whether finding the tenant needs to know the time.
+    pub fn needs_time(&self) -> bool {
+        self.tokens.iter().any(Option::is_some)
+    }
+
     /// Finds the tenant.
     ///
     /// # Errors

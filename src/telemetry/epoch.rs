@@ -86,12 +86,11 @@ pub(super) struct AttemptKeys {
     arms: Box<[(VersionName, Arc<ArmKeys>)]>,
 }
 
-/// Which keys one version has met. `seen` per signal that has a denominator of its own (client errors share that of
-/// errors), `bad` per signal.
+/// Which keys one version has met: routed, timed, and for each signal those that were bad.
 #[derive(Default)]
 pub(super) struct ArmKeys {
     routed: KeySet,
-    seen: [KeySet; 3],
+    timed: KeySet,
     bad: [KeySet; TallySignal::COUNT],
 }
 
@@ -172,21 +171,24 @@ impl ArmTally {
         }
     }
 
-    /// Books that a coin fell on this version. Only where versions are compared.
-    pub(super) fn routed(&self, key: Option<u64>) {
-        let Some(keys) = &self.keys else { return };
-        if key.is_none_or(|key| keys.routed.insert(key)) {
+    /// Books that a coin fell on this version, and tells whether it did: a key's coin falls once per attempt. Looking the
+    /// key up is the dearest part of counting, so whoever asks here remembers the answer for [`ended`](Self::ended).
+    pub(super) fn routed(&self, key: Option<u64>) -> bool {
+        let Some(keys) = &self.keys else { return true };
+        let fell = key.is_none_or(|key| keys.routed.insert(key));
+        if fell {
             self.routed.fetch_add(1, Relaxed);
         }
+        fell
     }
 
     /// Books the end of a request that the version served or failed.
-    pub(super) fn ended(&self, failed: bool, client_error: bool, key: Option<u64>, now_us: u64) {
+    pub(super) fn ended(&self, failed: bool, client_error: bool, key: Option<u64>, coin: bool, now_us: u64) {
         self.requests.fetch_add(1, Relaxed);
         if failed {
             self.failures.fetch_add(1, Relaxed);
         }
-        if self.is_new(TallySignal::Error, key) {
+        if coin {
             self.signal(TallySignal::Error).n.fetch_add(1, Relaxed);
             self.signal(TallySignal::ClientError).n.fetch_add(1, Relaxed);
         }
@@ -198,25 +200,21 @@ impl ArmTally {
         }
     }
 
-    /// Books whether a request was slow.
-    pub(super) fn timed(&self, signal: TallySignal, slow: bool, key: Option<u64>, now_us: u64) {
-        if self.is_new(signal, key) {
-            self.signal(signal).n.fetch_add(1, Relaxed);
+    /// Books that these signals of a request were decided; a key counts once per attempt. One look-up for both.
+    pub(super) fn timed(&self, signals: impl Iterator<Item = TallySignal>, key: Option<u64>) {
+        let known = key.zip(self.keys.as_ref()).is_some_and(|(key, keys)| !keys.timed.insert(key));
+        if !known {
+            signals.for_each(|signal| _ = self.signal(signal).n.fetch_add(1, Relaxed));
         }
-        if slow {
-            self.bad(signal, key, now_us);
-        }
+    }
+
+    /// Books that a request was slow.
+    pub(super) fn slow(&self, signal: TallySignal, key: Option<u64>, now_us: u64) {
+        self.bad(signal, key, now_us);
     }
 
     fn signal(&self, signal: TallySignal) -> &SignalTally {
         &self.signals[signal.index()]
-    }
-
-    fn is_new(&self, signal: TallySignal, key: Option<u64>) -> bool {
-        match (key, &self.keys) {
-            (Some(key), Some(keys)) => keys.seen[signal.index()].insert(key),
-            _ => true,
-        }
     }
 
     fn bad(&self, signal: TallySignal, key: Option<u64>, now_us: u64) {
@@ -270,18 +268,17 @@ impl AttemptKeys {
     }
 
     fn renew_full(&self) {
-        if self.arms.iter().any(|(_, keys)| keys.routed.is_full()) {
-            self.arms.iter().for_each(|(_, keys)| keys.routed.clear());
+        let of: [fn(&ArmKeys) -> &KeySet; 2] = [|keys| &keys.routed, |keys| &keys.timed];
+        for set in of {
+            if self.arms.iter().any(|(_, keys)| set(keys).is_full()) {
+                self.arms.iter().for_each(|(_, keys)| set(keys).clear());
+            }
         }
         for signal in 0..TallySignal::COUNT {
             let bad = |keys: &ArmKeys| keys.bad[signal].is_full();
             if self.arms.iter().any(|(_, keys)| bad(keys)) {
                 ::tracing::debug!(attempt = self.attempt, signal, "the keys of a signal begin anew");
                 self.arms.iter().for_each(|(_, keys)| keys.bad[signal].clear());
-            }
-            let seen = |keys: &ArmKeys| keys.seen.get(signal).is_some_and(KeySet::is_full);
-            if self.arms.iter().any(|(_, keys)| seen(keys)) {
-                self.arms.iter().filter_map(|(_, keys)| keys.seen.get(signal)).for_each(KeySet::clear);
             }
         }
     }
@@ -329,7 +326,7 @@ mod tests {
         let [one, two] = ["1", "2"].map(|v| VersionName::new(v).unwrap());
         let weights = Weights::new([(one.clone(), half), (two.clone(), half)]).unwrap();
         let epoch = EpochTally::new(&Split::new(&weights, &one, 7, 1), None, Some(&one), 0);
-        let fail = |arm: usize, key: u64| epoch.arm(arm).ended(true, false, Some(key), 1);
+        let fail = |arm: usize, key: u64| epoch.arm(arm).ended(true, false, Some(key), true, 1);
         let bad = |arm: usize| epoch.read()[arm].signal(TallySignal::Error).bad;
         fail(1, 0);
         (0..300_000).for_each(|key| fail(0, key));

@@ -168,7 +168,7 @@ impl ServiceTally {
         let epoch = scope.epoch(split, start.now_us)?;
         let arm = epoch.arm_of(start.version)?;
         epoch.begun(start.now_us);
-        epoch.arm(arm).routed(key);
-        Some(Comparing::new(scope.clone(), epoch, arm, key, start.now_us))
+        let coin = epoch.arm(arm).routed(key);
+        Some(Comparing::new(scope.clone(), epoch, arm, key, coin, start.now_us))
     }
 }

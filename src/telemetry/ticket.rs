@@ -40,6 +40,8 @@ pub(super) struct Comparing {
     epoch: Arc<EpochTally>,
     arm: usize,
     key: Option<u64>,
+    /// Whether a coin fell for this request, and not for an earlier one with its key.
+    coin: bool,
     /// Microseconds from which on a request is slow and very slow; 0: not judged.
     cuts: (u32, u32),
     start_us: AtomicU64,
@@ -53,6 +55,7 @@ impl Comparing {
         epoch: Arc<EpochTally>,
         arm: usize,
         key: Option<u64>,
+        coin: bool,
         start_us: u64,
     ) -> Self {
         let is_baseline = epoch.arm(arm).is_baseline.load(Ordering::Relaxed);
@@ -60,7 +63,7 @@ impl Comparing {
         let judged = |cut: u32, bit: u8| if cut == 0 { bit } else { 0 };
         let decided = judged(cuts.0, SLOW_DECIDED) | judged(cuts.1, VERY_SLOW_DECIDED);
         let (start_us, decided) = (AtomicU64::new(start_us), AtomicU8::new(decided));
-        Self { scope, epoch, arm, key, cuts, start_us, decided }
+        Self { scope, epoch, arm, key, coin, cuts, start_us, decided }
     }
 
     /// Whether its age must be watched: versions are compared by latency.
@@ -75,7 +78,8 @@ impl Comparing {
         let mut counted = false;
         for (signal, bit, cut) in self.signals() {
             if age > u64::from(cut) && self.claim(bit) {
-                self.arm().timed(signal, true, self.key, now_us);
+                self.arm().timed(std::iter::once(signal), self.key);
+                self.arm().slow(signal, self.key, now_us);
                 counted = true;
             }
         }
@@ -89,9 +93,11 @@ impl Comparing {
         if self.decided.load(Ordering::Relaxed) & ALL_DECIDED == ALL_DECIDED {
             return;
         }
-        for (signal, bit, cut) in self.signals() {
-            if self.claim(bit) {
-                self.arm().timed(signal, latency_us > u64::from(cut), self.key, now_us);
+        let claimed = self.signals().map(|(signal, bit, cut)| self.claim(bit).then_some((signal, cut)));
+        self.arm().timed(claimed.iter().flatten().map(|(signal, _)| *signal), self.key);
+        for (signal, cut) in claimed.into_iter().flatten() {
+            if latency_us > u64::from(cut) {
+                self.arm().slow(signal, self.key, now_us);
             }
         }
         self.scope.touch_loosely(now_us);
@@ -100,7 +106,7 @@ impl Comparing {
     fn ended(&self, outcome: Outcome, now_us: u64) {
         if outcome.fault.concerns_version() {
             let failed = matches!(outcome.fault, Fault::Backend(_));
-            self.arm().ended(failed, outcome.is_client_error(), self.key, now_us);
+            self.arm().ended(failed, outcome.is_client_error(), self.key, self.coin, now_us);
         }
         self.close();
     }
