@@ -14,7 +14,9 @@ pub enum SubmitError {
     #[error("the change does not fit: {0}")]
     DoesNotFit(#[from] CompileError),
     /// The store did not take it.
-    #[error("the change is not durable and was not made")]
+    #[error(
+        "the store did not confirm the change, so it is not in effect here; read the state again before you repeat it"
+    )]
     Store(#[from] StoreError),
     /// The process runs on the last good copy of its state.
     #[error(

@@ -244,11 +244,17 @@ impl Writer {
         if view.read_only && !commits.is_empty() {
             return Err(SubmitError::ReadOnly);
         }
+        let mut begun = Vec::new();
         for commit in commits {
+            let events = commit.events.clone();
             self.next_event = self.store.commit(commit).await? + 1;
+            begun.extend(events);
         }
         self.context = context;
         self.published.store(routes.clone());
+        for event in begun {
+            let _nobody_listens = self.events.send(Arc::new(event));
+        }
         let report =
             ReloadReport { revision: state.revision, changed, needs_restart, warnings: settings.warnings.clone() };
         self.view.store(Arc::new(View { state, settings: Arc::new(settings), routes, ..(*view).clone() }));

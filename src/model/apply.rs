@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::change::{Applied, Change, ChangeError, ChangeRequest, PinTarget, scope_of};
+use super::change::{Applied, Change, ChangeError, ChangeRequest, scope_of};
 use super::document::{Commit, DOCUMENT_FORMAT, DocumentKey};
 use super::event::{Author, Event, EventKind};
 use super::names::{GroupName, ServiceName, TenantName, VersionName};
 use super::share::{BUCKETS, BasisPoints, Weights};
-use super::spec::{ServiceSpec, Structure, VersionSpec};
+use super::spec::{ServiceSpec, Structure};
 use super::split::{RolledBack, Split, derive_salt};
-use super::state::{Bar, Hold, Pin, Pins, Scope, ServiceState, State, TenantState, body_of};
+use super::state::{Bar, Pin, Pins, Scope, ServiceState, State, TenantState, body_of};
 
 impl State {
     /// The next state, if the change may happen. `next_event` is the id that the event will get, `now_ms` the time in
@@ -66,12 +66,12 @@ fn inherited<'a>(structure: &Structure, live: &'a ServiceState, scope: &Scope) -
 }
 
 #[derive(Default)]
-struct Writes {
+pub(super) struct Writes {
     service: Option<ServiceState>,
     tenant: Option<(TenantName, Option<TenantState>)>,
 }
 
-struct Outcome {
+pub(super) struct Outcome {
     kind: EventKind,
     before: Value,
     after: Value,
@@ -81,25 +81,25 @@ struct Outcome {
 }
 
 impl Outcome {
-    fn new(kind: EventKind, before: Value, after: Value) -> Self {
+    pub(super) fn new(kind: EventKind, before: Value, after: Value) -> Self {
         Self { kind, before, after, version: None, cause: None, took_ms: None }
     }
 
-    fn about(mut self, version: &VersionName) -> Self {
+    pub(super) fn about(mut self, version: &VersionName) -> Self {
         self.version = Some(version.clone());
         self
     }
 }
 
-struct Next<'a> {
-    structure: &'a Structure,
-    spec: &'a ServiceSpec,
-    state: &'a State,
-    request: &'a ChangeRequest,
-    revision: u64,
-    next_event: u64,
-    now_ms: u64,
-    writes: Writes,
+pub(super) struct Next<'a> {
+    pub(super) structure: &'a Structure,
+    pub(super) spec: &'a ServiceSpec,
+    pub(super) state: &'a State,
+    pub(super) request: &'a ChangeRequest,
+    pub(super) revision: u64,
+    pub(super) next_event: u64,
+    pub(super) now_ms: u64,
+    pub(super) writes: Writes,
 }
 
 impl Next<'_> {
@@ -184,7 +184,7 @@ impl Next<'_> {
         Applied { state, commit, document_revision, after: outcome.after }
     }
 
-    fn live(&self) -> Result<&Arc<ServiceState>, ChangeError> {
+    pub(super) fn live(&self) -> Result<&Arc<ServiceState>, ChangeError> {
         self.state.service(self.request.service.as_str()).ok_or_else(|| ChangeError::UnknownService {
             name: self.request.service.to_string(),
             known: list(self.state.services.keys()),
@@ -221,7 +221,7 @@ impl Next<'_> {
         })
     }
 
-    fn known(&self, version: &VersionName) -> Result<(), ChangeError> {
+    pub(super) fn known(&self, version: &VersionName) -> Result<(), ChangeError> {
         let live = self.live()?;
         if self.spec.versions.contains_key(version) || live.versions.contains_key(version) {
             return Ok(());
@@ -233,7 +233,7 @@ impl Next<'_> {
         })
     }
 
-    fn known_group(&self, group: &GroupName) -> Result<(), ChangeError> {
+    pub(super) fn known_group(&self, group: &GroupName) -> Result<(), ChangeError> {
         let groups = &self.structure.tenants.groups;
         if groups.contains_key(group) {
             return Ok(());
@@ -266,7 +266,7 @@ impl Next<'_> {
         Ok(())
     }
 
-    fn edit(&mut self) -> Result<&mut ServiceState, ChangeError> {
+    pub(super) fn edit(&mut self) -> Result<&mut ServiceState, ChangeError> {
         if self.writes.service.is_none() {
             self.writes.service = Some((**self.live()?).clone());
         }
@@ -378,7 +378,7 @@ impl Next<'_> {
             let edit = self.edit()?;
             for canary in &canaries {
                 let rolled_back = RolledBack { version: canary.clone(), ..rolled_back };
-                edit.bars.insert(canary.clone(), Bar { revision, rolled_back });
+                edit.bars.insert(canary.clone(), Bar { revision, to: live.baseline.clone(), rolled_back });
             }
         }
         let after = json!({ "weights": weights, "pins_left": pins_to(&live.pins, &canaries) });
@@ -441,109 +441,6 @@ impl Next<'_> {
         outcome.kind = EventKind::Probe;
         Ok(outcome.about(canary))
     }
-
-    fn set_pin(&mut self, target: &PinTarget, pin: &Pin) -> Result<Outcome, ChangeError> {
-        self.known(pin.version())?;
-        let live = self.live()?.clone();
-        if matches!(pin, Pin::Exclude(v) if *v == live.baseline) {
-            return Err(ChangeError::Invalid(format!("{} is the baseline and cannot be excluded", live.baseline)));
-        }
-        if let PinTarget::Group(group) = target {
-            self.known_group(group)?;
-        }
-        let pins = &mut self.edit()?.pins;
-        let before = match target {
-            PinTarget::Tenant(t) => pins.tenants.insert(t.clone(), pin.clone()),
-            PinTarget::User(u) => pins.users.insert(u.clone(), pin.clone()),
-            PinTarget::Group(g) => pins.groups.insert(g.clone(), pin.clone()),
-        };
-        if pins.len() > Pins::MAX {
-            return Err(ChangeError::Invalid(format!("a service may have at most {} pins", Pins::MAX)));
-        }
-        Ok(Outcome::new(EventKind::PinSet, pin_json(target, before.as_ref()), pin_json(target, Some(pin)))
-            .about(pin.version()))
-    }
-
-    fn clear_pin(&mut self, target: &PinTarget) -> Result<Outcome, ChangeError> {
-        let pins = &mut self.edit()?.pins;
-        let before = match target {
-            PinTarget::Tenant(t) => pins.tenants.remove(t),
-            PinTarget::User(u) => pins.users.remove(u),
-            PinTarget::Group(g) => pins.groups.remove(g),
-        };
-        let before =
-            before.ok_or_else(|| ChangeError::NotThere { what: format!("a pin for {}", target_text(target)) })?;
-        Ok(Outcome::new(EventKind::PinCleared, pin_json(target, Some(&before)), Value::Null).about(before.version()))
-    }
-
-    /// A hold is a person's word; the machine neither gives it nor takes it back.
-    fn not_by_autopilot(&self) -> Result<(), ChangeError> {
-        if self.request.author == Author::Autopilot {
-            return Err(ChangeError::Invalid("a hold is set and removed by people only".to_owned()));
-        }
-        Ok(())
-    }
-
-    fn set_hold(&mut self) -> Result<Outcome, ChangeError> {
-        self.not_by_autopilot()?;
-        let hold =
-            Hold { author: self.request.author.clone(), reason: self.request.reason.clone(), since_ms: self.now_ms };
-        let before = json!(self.live()?.hold);
-        let after = json!(hold);
-        self.edit()?.hold = Some(hold);
-        Ok(Outcome::new(EventKind::HoldSet, before, after))
-    }
-
-    fn clear_hold(&mut self) -> Result<Outcome, ChangeError> {
-        self.not_by_autopilot()?;
-        let Some(hold) = self.edit()?.hold.take() else {
-            return Err(ChangeError::NotThere { what: format!("a hold on {}", self.request.service) });
-        };
-        Ok(Outcome::new(EventKind::HoldCleared, json!(hold), Value::Null))
-    }
-
-    fn set_baseline(&mut self, version: &VersionName) -> Result<Outcome, ChangeError> {
-        self.known(version)?;
-        let live = self.live()?.clone();
-        if live.pins.iter().any(|p| matches!(p, Pin::Exclude(v) if v == version)) {
-            return Err(ChangeError::Invalid(format!("{version} is excluded by a pin; remove the pin first")));
-        }
-        let edit = self.edit()?;
-        edit.baseline = version.clone();
-        // Bars point to the baseline of their time; what they mean must not change under the tenants' feet.
-        edit.bars.remove(version);
-        Ok(Outcome::new(EventKind::BaselineSet, json!({ "baseline": live.baseline }), json!({ "baseline": version }))
-            .about(version))
-    }
-
-    fn put_version(&mut self, version: &VersionName, spec: &Arc<VersionSpec>) -> Result<Outcome, ChangeError> {
-        if self.spec.versions.contains_key(version) {
-            let why = format!("version {version} is defined in the configuration file; change it there and reload");
-            return Err(ChangeError::Invalid(why));
-        }
-        let before = self.edit()?.versions.insert(version.clone(), spec.clone());
-        let before = before.map_or(Value::Null, |s| json!(s));
-        Ok(Outcome::new(EventKind::VersionPut, before, json!(spec)).about(version))
-    }
-
-    fn delete_version(&mut self, version: &VersionName) -> Result<Outcome, ChangeError> {
-        if self.spec.versions.contains_key(version) {
-            let why = format!("version {version} is defined in the configuration file; remove it there and reload");
-            return Err(ChangeError::Invalid(why));
-        }
-        if let Some(uses) = self.state.uses_of(&self.request.service, version) {
-            return Err(ChangeError::InUse { service: self.request.service.clone(), version: version.clone(), uses });
-        }
-        // A bar outlives its version while splits from before it still name that version: they must not come to life.
-        let named = self.state.is_named(&self.request.service, version);
-        let edit = self.edit()?;
-        if !named {
-            edit.bars.remove(version);
-        }
-        let before = edit.versions.remove(version);
-        let before = before.ok_or_else(|| ChangeError::NotThere { what: format!("version {version}") })?;
-        Ok(Outcome::new(EventKind::VersionDeleted, json!(before), Value::Null).about(version))
-    }
 }
 
 impl State {
@@ -579,7 +476,7 @@ impl State {
     }
 
     /// Whether any split names the version, in effect or not.
-    fn is_named(&self, service: &ServiceName, version: &VersionName) -> bool {
+    pub(super) fn is_named(&self, service: &ServiceName, version: &VersionName) -> bool {
         let names = |split: &Split| {
             let held = split.brake.iter().flat_map(|b| b.slices.iter());
             split.slices.iter().chain(held).any(|s| s.version == *version)
@@ -592,18 +489,6 @@ impl State {
 
 fn pins_to(pins: &Pins, versions: &[VersionName]) -> usize {
     pins.iter().filter(|p| matches!(p, Pin::Version(v) if versions.contains(v))).count()
-}
-
-fn target_text(target: &PinTarget) -> String {
-    match target {
-        PinTarget::Tenant(t) => format!("tenant {t}"),
-        PinTarget::User(u) => format!("user {u}"),
-        PinTarget::Group(g) => format!("group {g}"),
-    }
-}
-
-fn pin_json(target: &PinTarget, pin: Option<&Pin>) -> Value {
-    pin.map_or(Value::Null, |pin| json!({ "target": target_text(target), "pin": pin }))
 }
 
 fn list<T: ToString>(names: impl Iterator<Item = T>) -> String {

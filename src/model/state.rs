@@ -62,6 +62,9 @@ pub struct ServiceState {
 pub struct Bar {
     /// Splits whose attempt is not newer than this give nothing to the version.
     pub revision: u64,
+    /// Who has its share instead: the baseline of that time. Were it the baseline of any time, trusting another version
+    /// would move the keys of everyone whose split was barred.
+    pub to: VersionName,
     /// What the rollback left behind.
     pub rolled_back: RolledBack,
 }
@@ -188,20 +191,29 @@ impl ServiceState {
         self.bars.get(version).filter(|bar| split.attempt <= bar.revision)
     }
 
+    /// Who has a version's share in a split: the version itself, or who took over when it was barred.
+    pub fn owner<'a>(&'a self, version: &'a VersionName, split: &Split) -> &'a VersionName {
+        let mut owner = version;
+        // Whoever took over may have been barred later; more steps than bars would be a circle.
+        for _ in 0..=self.bars.len() {
+            match self.barred(owner, split) {
+                Some(bar) => owner = &bar.to,
+                None => return owner,
+            }
+        }
+        &self.baseline
+    }
+
     /// The version that a split gives a bucket to, bars considered.
     pub fn version_for<'a>(&'a self, split: &'a Split, bucket: Bucket) -> &'a VersionName {
-        let version = split.version_at(bucket);
-        match self.barred(version, split) {
-            Some(_) => &self.baseline,
-            None => version,
-        }
+        self.owner(split.version_at(bucket), split)
     }
 
     /// The slices that a split comes to, bars considered.
     pub fn slices_in_effect(&self, split: &Split) -> Slices {
         let mut slices = Slices::new();
         for slice in &split.slices {
-            let owner = if self.barred(&slice.version, split).is_some() { &self.baseline } else { &slice.version };
+            let owner = self.owner(&slice.version, split);
             match slices.last_mut().filter(|last| last.version == *owner) {
                 Some(last) => last.end = slice.end,
                 None => slices.push(Slice { end: slice.end, version: owner.clone() }),
@@ -233,7 +245,7 @@ impl ServiceState {
         }
         let mut points = BTreeMap::<VersionName, u16>::new();
         for (version, share) in weights.iter() {
-            let owner = if self.barred(version, split).is_some() { &self.baseline } else { version };
+            let owner = self.owner(version, split);
             *points.entry(owner.clone()).or_default() += share.points();
         }
         let shares = points.into_iter().map(|(v, p)| (v, BasisPoints::new(p).unwrap_or(BasisPoints::ALL)));

@@ -179,7 +179,7 @@ async fn refresh(spec: &VersionSpec, set: &EndpointSet, tenant: Option<&str>) ->
 }
 
 /// Only a tenant that is a single DNS label may become part of a host name; anything else could name another host.
-fn is_label(tenant: &str) -> bool {
+pub(super) fn is_label(tenant: &str) -> bool {
     let fine = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
     tenant.len() <= 63 && !tenant.starts_with('-') && !tenant.ends_with('-') && tenant.bytes().all(fine)
 }

@@ -7,16 +7,17 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
+use pingora::ErrorType;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::prelude::{Error, Result};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{ErrorSource, ErrorType};
 
 use super::clock::{Clock, unix_ms, unix_s};
 use super::context::{Assigned, RequestContext, set_cookie};
-use super::endpoints::EndpointKeeper;
+use super::endpoints::{EndpointKeeper, is_label};
+use super::errors::{kind_of, side_of};
 use super::front;
 use super::headers::{self, BadHead, HeadLimits, Origin};
 use super::outcome::{self, AttemptError, ErrorKind, Facts, Side};
@@ -79,6 +80,10 @@ impl Gateway {
         };
         let decision = routing::decide(&routes, &head, &mut Silent)
             .map_err(|refusal| Refuse { status: refusal.status(), word: refusal.as_str() })?;
+        // Who has no instance cannot be served, and a name made up by a stranger must not count against the version.
+        if decision.version.needs_tenant && !decision.tenant.as_deref().is_some_and(is_label) {
+            return Err(Refuse { status: 404, word: "unknown_tenant" });
+        }
         ctx.body_limit = decision.service.spec.body_limit.or(limits.body_size);
         if ctx.body_limit.is_some_and(|limit| facts.length.is_some_and(|length| length > limit)) {
             return Err(Refuse { status: 413, word: "body_too_large" });
@@ -305,9 +310,8 @@ impl ProxyHttp for Gateway {
         ctx: &mut RequestContext,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        let kind = match error.etype() {
-            ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => ErrorKind::ConnectTimeout,
-            ErrorType::TLSHandshakeFailure | ErrorType::InvalidCert | ErrorType::HandshakeError => ErrorKind::Tls,
+        let kind = match kind_of(&error) {
+            kind @ (ErrorKind::ConnectTimeout | ErrorKind::Tls) => kind,
             _ => ErrorKind::Connect,
         };
         ctx.error = Some(AttemptError { side: Side::Version, kind, reused: false, body_done: true });
@@ -446,27 +450,4 @@ fn rewrite_path(request: &mut RequestHeader, assigned: &Assigned) -> Result<()> 
         None => path.to_owned(),
     };
     request.set_raw_path(new.as_bytes())
-}
-
-fn side_of(error: &Error) -> Side {
-    match error.esource() {
-        ErrorSource::Downstream => Side::Client,
-        ErrorSource::Upstream => Side::Version,
-        ErrorSource::Internal | ErrorSource::Unset => Side::Proxy,
-    }
-}
-
-fn kind_of(error: &Error) -> ErrorKind {
-    match error.etype() {
-        ErrorType::HTTPStatus(status) => ErrorKind::Status(*status),
-        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => ErrorKind::ConnectTimeout,
-        ErrorType::ConnectRefused | ErrorType::ConnectNoRoute | ErrorType::ConnectError | ErrorType::SocketError => {
-            ErrorKind::Connect
-        }
-        ErrorType::TLSHandshakeFailure | ErrorType::InvalidCert | ErrorType::HandshakeError => ErrorKind::Tls,
-        ErrorType::ReadTimedout | ErrorType::WriteTimedout => ErrorKind::Timeout,
-        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => ErrorKind::Closed,
-        ErrorType::InvalidHTTPHeader | ErrorType::H1Error | ErrorType::InvalidH2 => ErrorKind::Protocol,
-        _ => ErrorKind::Other,
-    }
 }

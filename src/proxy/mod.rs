@@ -6,6 +6,7 @@
 mod clock;
 mod context;
 mod endpoints;
+mod errors;
 mod front;
 mod gateway;
 mod headers;

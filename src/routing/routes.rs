@@ -65,6 +65,8 @@ pub struct VersionRoute {
     pub endpoints: Arc<EndpointSet>,
     /// Whether each tenant has endpoints of its own.
     pub per_tenant: bool,
+    /// Whether it has no other endpoints than those.
+    pub needs_tenant: bool,
     /// Keeps connections of different versions and settings apart.
     pub group_key: u64,
 }
@@ -289,13 +291,15 @@ impl ServiceRoute {
 impl VersionRoute {
     fn new(service: &ServiceName, name: &VersionName, spec: &Arc<VersionSpec>) -> Self {
         // Everything that decides whether a pooled connection may be used again: who it is for and how it was made.
+        let of_tenant = |e: &EndpointSpec| matches!(e, EndpointSpec::PerTenant { .. });
         let identity = format!("{service}\0{name}\0{:?}\0{}\0{:?}", spec.tls, spec.http2, spec.host);
         Self {
             name: name.clone(),
             header: HeaderValue::from_str(name.as_str()).unwrap_or(HeaderValue::from_static("unknown")),
             spec: spec.clone(),
             endpoints: Arc::new(EndpointSet::new(&spec.endpoints)),
-            per_tenant: spec.endpoints.iter().any(|e| matches!(e, EndpointSpec::PerTenant { .. })),
+            per_tenant: spec.endpoints.iter().any(of_tenant),
+            needs_tenant: spec.endpoints.iter().all(of_tenant),
             group_key: xxhash_rust::xxh3::xxh3_64(identity.as_bytes()),
         }
     }

@@ -192,6 +192,41 @@ async fn metrics_please_promtool_and_tenants_are_bounded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_request_has_a_line_in_the_access_log_when_it_is_on() {
+    let (old, new) = (Backend::start("1.0.0").await, Backend::start("2.0.0").await);
+    let folder = std::sync::Arc::new(tempfile::TempDir::new().unwrap());
+    let log = folder.path().join("access.log");
+    let proxy = format!(
+        "[proxy]\nlisten = [\"127.0.0.1:0\"]\naccess_log = {{ enabled = true, path = \"{}\" }}\n",
+        log.display()
+    );
+    let tenants = "[tenants]\nidentify = [{ header = \"x-tenant-id\" }]\n";
+    let app = TestApp::start_in(folder, &format!("{proxy}{tenants}{}", two_versions(&old, &new, ""))).await;
+    app.get("/orders?secret=1", &[("x-tenant-id", "acme"), ("x-request-id", "r-7")]).await;
+    app.get("/", &[("x-tenant-id", "not a name")]).await;
+    until("two lines", Duration::from_secs(5), || async {
+        std::fs::read_to_string(&log).is_ok_and(|t| t.lines().count() == 2)
+    })
+    .await;
+    let text = std::fs::read_to_string(&log).unwrap();
+    let lines: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let (served, refused) = (&lines[0], &lines[1]);
+    assert_eq!(
+        (&served["service"], &served["tenant"], &served["version"]),
+        (&json!("shop"), &json!("acme"), &json!("1.0.0"))
+    );
+    assert_eq!(
+        (&served["path"], &served["status"], &served["fault"]),
+        (&json!("/orders"), &json!(200), &json!("served"))
+    );
+    assert_eq!(served["request_id"], "r-7");
+    assert_eq!(
+        (&refused["status"], &refused["fault"], &refused["why"]),
+        (&json!(400), &json!("refused"), &json!("bad_tenant"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_command_line_drives_a_real_proxy() {
     let (_old, _new, app) = start("").await;
     let run = |args: &[&str]| {

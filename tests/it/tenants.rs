@@ -88,6 +88,23 @@ endpoints = ["{{tenant}}.localhost:{port}"]
     let app = TestApp::start(&text).await;
     assert_eq!(app.get("/", &[("x-tenant-id", "acme")]).await.status, 200);
     assert_eq!(app.get("/", &[("x-tenant-id", "globex")]).await.status, 200);
-    assert_eq!(app.get("/", &[("x-tenant-id", "evil.example")]).await.status, 502, "a dot would name another host");
-    assert_eq!(app.get("/", &[]).await.status, 502, "no tenant, no instance");
+    assert_eq!(app.get("/", &[("x-tenant-id", "evil.example")]).await.status, 404, "a dot would name another host");
+    assert_eq!(app.get("/", &[]).await.status, 404, "no tenant, no instance");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signed_token_names_the_tenant_and_a_forged_one_does_not() {
+    let tenants = "[tenants]\nidentify = [{ jwt = { claim = \"tenant\", keys = [{ algorithm = \"HS256\", secret = \"a-secret-of-thirty-two-characters\" }] } }]\nunknown = \"reject\"";
+    let (old, _new, app) = start(tenants).await;
+    let token = |secret: &str| {
+        let claims = json!({ "tenant": "acme" });
+        let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
+        let token =
+            jsonwebtoken::encode(&jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256), &claims, &key).unwrap();
+        format!("Bearer {token}")
+    };
+    let good = app.get("/", &[("authorization", &token("a-secret-of-thirty-two-characters"))]).await;
+    assert_eq!(good.status, 200);
+    assert_eq!(old.script.last()["headers"]["x-switchback-tenant"], "acme");
+    assert_eq!(app.get("/", &[("authorization", &token("another-secret-of-the-same-length"))]).await.status, 404);
 }
