@@ -124,13 +124,16 @@ impl House {
         let begin = request(&service, Change::AddService);
         let mut state = State::default().apply(&structure, &begin, 1, 0).expect("it begins").state;
         let baseline = VersionName::new("old").expect("a version's name");
-        let own = state.tenants.entry(service.clone()).or_default();
-        for i in 0..tenants {
+        let own = (0..tenants).map(|i| {
             let split = Split::new(&weights((i % 9_000) as u16 + 500), &baseline, i, i + 2);
             let name = TenantName::new(&tenant(i)).expect("a tenant's name");
-            own.insert(name, Arc::new(TenantState { format: DOCUMENT_FORMAT, revision: i + 2, split }));
-        }
-        state.revision = tenants + 2;
+            (name, Arc::new(TenantState { format: DOCUMENT_FORMAT, revision: i + 2, split }))
+        });
+        state.tenants.insert(service.clone(), own.collect());
+        // As a process starts: from its documents, one after the other.
+        let documents: Vec<_> = state.to_documents().collect();
+        state = State::from_documents(tenants + 2, &documents).expect("its own documents");
+        drop(documents);
         let signer = CookieSigner::new([b"a secret of the cookies".as_slice()]);
         let context = Context { tallies: Arc::new(Tallies::new(1_000)), signer: Arc::new(signer) };
         let routes = Routes::compile(&structure, &state, &context, None).expect("it compiles");

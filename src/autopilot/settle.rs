@@ -39,11 +39,13 @@ pub(super) struct Wants {
 
 /// The analysis with a service's guard settings.
 pub(super) fn parameters(guard: &GuardSpec) -> Parameters {
-    let mut parameters = Parameters::default();
-    parameters.alpha = guard.error_probability;
-    parameters.slot_ms = guard.patience.as_millis() as u64;
-    parameters.latency_tolerance = guard.latency_tolerance;
-    parameters.ceiling = guard.ceiling.ratio();
+    let mut parameters = Parameters {
+        alpha: guard.error_probability,
+        slot_ms: guard.patience.as_millis() as u64,
+        latency_tolerance: guard.latency_tolerance,
+        ceiling: guard.ceiling.ratio(),
+        ..Parameters::default()
+    };
     for channel in &mut parameters.channels {
         if channel.signal == Signal::Error {
             channel.rho = guard.tolerance_ratio;

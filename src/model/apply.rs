@@ -289,6 +289,7 @@ impl Next<'_> {
             self.known(version)?;
         }
         let live = self.live()?.clone();
+        let weights = &self.with_shared_names(&live, weights);
         let (now, _) = self.current(scope)?;
         let in_effect = live.weights_in_effect(&now);
         // After a bar the slices say what was, not what is: begin from what is.
@@ -302,6 +303,17 @@ impl Next<'_> {
         let after = json!({ "weights": weights, "moved_percent": from.moved_buckets(&next) as f64 / 100.0 });
         self.put_split(scope, next)?;
         Ok(Outcome::new(EventKind::SplitSet, before, after))
+    }
+
+    /// The weights with the service's own copies of the versions' names: a million splits that share a few names find
+    /// them in the cache.
+    fn with_shared_names(&self, live: &ServiceState, weights: &Weights) -> Weights {
+        let own = |name: &VersionName| {
+            let registered = || live.versions.get_key_value(name).map(|(own, _)| own);
+            self.spec.versions.get_key_value(name).map(|(own, _)| own).or_else(registered).unwrap_or(name).clone()
+        };
+        let shared = weights.iter().map(|(name, share)| (own(name), share));
+        Weights::new(shared).unwrap_or_else(|_| weights.clone())
     }
 
     fn clear_split(&mut self, scope: &Scope) -> Result<Outcome, ChangeError> {

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::super::change::PinTarget;
+use super::super::spec::VersionSpec;
 use super::*;
 use crate::model::share::Weights;
 use crate::model::spec::{HeaderSpec, HealthSpec, TenantsSpec};

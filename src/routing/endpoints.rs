@@ -186,8 +186,8 @@ impl EndpointSet {
             return all.first().cloned();
         }
         let good = |e: &Endpoint| e.is_available(now_ms) && !tried(e);
-        let first = (u64::from(random as u32) * n as u64 >> 32) as usize;
-        let second = (first + 1 + ((random >> 32) * (n as u64 - 1) >> 32) as usize) % n;
+        let first = ((u64::from(random as u32) * n as u64) >> 32) as usize;
+        let second = (first + 1 + (((random >> 32) * (n as u64 - 1)) >> 32) as usize) % n;
         let (a, b) = (&all[first], &all[second]);
         let chosen = match (good(a), good(b)) {
             (true, true) => Some(if b.in_flight() < a.in_flight() { b } else { a }),

@@ -1,10 +1,9 @@
-//! What only the embedded store does: files, two processes on one file, retention, and how fast it is.
+//! What only the embedded store does: files, two processes on one file, retention.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::time::Instant;
 
-use super::super::conformance::{self, event, key, put};
+use super::super::conformance::{self, event, put};
 use super::*;
 use crate::model::EventKind;
 

@@ -103,7 +103,7 @@ async fn one_bad_tenant_among_many_goes_back_alone() {
     // The bad tenant has a tenth of the traffic, a thousand others share the rest.
     let shape = Arc::new(|n: u64| {
         let mixed = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let tenant = if mixed % 10 == 0 { 7 } else { mixed % 1_000 };
+        let tenant = if mixed.is_multiple_of(10) { 7 } else { mixed % 1_000 };
         (
             "/".to_owned(),
             vec![("x-tenant-id".to_owned(), format!("tenant-{tenant}")), ("x-user-id".to_owned(), format!("u{n}"))],
@@ -157,7 +157,7 @@ async fn a_healthy_version_stays_through_hammering_and_a_shared_outage() {
     // One client sends a fifth of all requests under one key; the rest are many users who come again.
     let shape = Arc::new(|n: u64| {
         let mixed = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let user = if mixed % 5 == 0 { "hammer".to_owned() } else { format!("user-{}", mixed % 5_000) };
+        let user = if mixed.is_multiple_of(5) { "hammer".to_owned() } else { format!("user-{}", mixed % 5_000) };
         ("/".to_owned(), vec![("x-user-id".to_owned(), user)])
     });
     let load = Load::start(&app, RATE, shape);
