@@ -155,7 +155,7 @@ impl Next<'_> {
                 Some(mut own) => {
                     own.revision = self.revision;
                     commit.puts.push((key, body_of(&own)));
-                    tenants.insert(name, Arc::new(own));
+                    tenants.insert(name, own);
                 }
                 None => {
                     commit.deletes.push(key);

@@ -260,7 +260,7 @@ impl State {
     }
 
     /// A tenant's own settings within a service, if it has any.
-    pub fn tenant(&self, service: &str, tenant: &str) -> Option<&Arc<TenantState>> {
+    pub fn tenant(&self, service: &str, tenant: &str) -> Option<&TenantState> {
         self.tenants.get(service)?.get(tenant)
     }
 
@@ -270,7 +270,7 @@ impl State {
     /// [`DocumentError`] names the document that cannot be read.
     pub fn from_documents(revision: u64, documents: &[Document]) -> Result<Self, DocumentError> {
         let mut state = Self { revision, ..Self::default() };
-        let mut tenants: BTreeMap<&ServiceName, Vec<(TenantName, Arc<TenantState>)>> = BTreeMap::new();
+        let mut tenants: BTreeMap<&ServiceName, Vec<(TenantName, TenantState)>> = BTreeMap::new();
         let mut names = BTreeSet::new();
         for document in documents {
             let unreadable = |detail: String| DocumentError { key: document.key.clone(), detail };
@@ -288,7 +288,7 @@ impl State {
                     own.revision = document.revision;
                     check(own.split.is_sound(), own.format, unreadable)?;
                     own.split.share_names(&mut names);
-                    tenants.entry(name).or_default().push((tenant.clone(), Arc::new(own)));
+                    tenants.entry(name).or_default().push((tenant.clone(), own));
                 }
             }
         }
@@ -308,7 +308,7 @@ impl State {
             tenants.iter().map(|(tenant, own)| Document {
                 key: DocumentKey::Tenant(name.clone(), tenant.clone()),
                 revision: own.revision,
-                body: body_of(&**own),
+                body: body_of(own),
             })
         });
         services.chain(tenants)

@@ -16,11 +16,22 @@ use super::state::TenantState;
 const FAN: usize = 64;
 const FAN_BITS: u32 = FAN.trailing_zeros();
 
+/// Small, so that a shard is a few lines of memory; the name lies beside the state that is read next.
 #[derive(Clone)]
 struct Entry {
     hash: u64,
+    kept: Arc<Kept>,
+}
+
+struct Kept {
     name: TenantName,
-    state: Arc<TenantState>,
+    state: TenantState,
+}
+
+impl Entry {
+    fn new(hash: u64, name: TenantName, state: TenantState) -> Self {
+        Self { hash, kept: Arc::new(Kept { name, state }) }
+    }
 }
 
 /// Entries whose hashes begin alike, sorted by hash.
@@ -47,25 +58,25 @@ impl TenantMap {
     }
 
     /// A tenant's settings.
-    pub fn get<N: AsRef<str> + ?Sized>(&self, name: &N) -> Option<&Arc<TenantState>> {
+    pub fn get<N: AsRef<str> + ?Sized>(&self, name: &N) -> Option<&TenantState> {
         let name = name.as_ref();
         let hash = hash_of(name);
         let shard = self.shard(hash)?;
         let at = position(shard, hash, name).ok()?;
-        Some(&shard[at].state)
+        Some(&shard[at].kept.state)
     }
 
     /// Sets a tenant's settings.
-    pub fn insert(&mut self, name: TenantName, state: Arc<TenantState>) {
+    pub fn insert(&mut self, name: TenantName, state: TenantState) {
         let hash = hash_of(name.as_str());
         if self.branches.is_empty() {
             self.branches = empty_branches();
         }
         let mut added = 0;
         self.edit(hash, |entries| match position(entries, hash, name.as_str()) {
-            Ok(at) => entries[at].state = state,
+            Ok(at) => entries[at] = Entry::new(hash, name, state),
             Err(at) => {
-                entries.insert(at, Entry { hash, name, state });
+                entries.insert(at, Entry::new(hash, name, state));
                 added = 1;
             }
         });
@@ -81,9 +92,9 @@ impl TenantMap {
     }
 
     /// Every tenant, in no order that means anything.
-    pub fn iter(&self) -> impl Iterator<Item = (&TenantName, &Arc<TenantState>)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&TenantName, &TenantState)> {
         let entries = self.branches.iter().flat_map(|b| b.iter()).flat_map(|s| s.iter());
-        entries.map(|e| (&e.name, &e.state))
+        entries.map(|e| (&e.kept.name, &e.kept.state))
     }
 
     /// Every tenant's name.
@@ -92,7 +103,7 @@ impl TenantMap {
     }
 
     /// The settings of every tenant.
-    pub fn values(&self) -> impl Iterator<Item = &Arc<TenantState>> {
+    pub fn values(&self) -> impl Iterator<Item = &TenantState> {
         self.iter().map(|(_, state)| state)
     }
 
@@ -111,22 +122,22 @@ impl TenantMap {
 }
 
 /// Fills a map at once, which is much faster than one by one. Of two entries with the same name the later one stays.
-impl FromIterator<(TenantName, Arc<TenantState>)> for TenantMap {
-    fn from_iter<I: IntoIterator<Item = (TenantName, Arc<TenantState>)>>(tenants: I) -> Self {
+impl FromIterator<(TenantName, TenantState)> for TenantMap {
+    fn from_iter<I: IntoIterator<Item = (TenantName, TenantState)>>(tenants: I) -> Self {
         let mut shards: Vec<Vec<Entry>> = vec![Vec::new(); FAN * FAN];
         let mut len = 0;
         for (name, state) in tenants {
             let hash = hash_of(name.as_str());
             let (branch, shard) = place(hash);
-            shards[branch * FAN + shard].push(Entry { hash, name, state });
+            shards[branch * FAN + shard].push(Entry::new(hash, name, state));
         }
         if shards.iter().all(Vec::is_empty) {
             return Self::default();
         }
         let mut frozen = shards.into_iter().map(|mut entries| {
             entries.reverse();
-            entries.sort_by(|a, b| (a.hash, &a.name).cmp(&(b.hash, &b.name)));
-            entries.dedup_by(|next, before| next.name == before.name);
+            entries.sort_by(|a, b| (a.hash, &a.kept.name).cmp(&(b.hash, &b.kept.name)));
+            entries.dedup_by(|next, before| next.kept.name == before.kept.name);
             len += entries.len();
             Shard::from(entries)
         });
@@ -165,7 +176,7 @@ fn position(entries: &[Entry], hash: u64, name: &str) -> Result<usize, usize> {
     }
     // Two names with the same hash are next to each other, sorted by name.
     while let Some(entry) = entries.get(at).filter(|e| e.hash == hash) {
-        match entry.name.as_str().cmp(name) {
+        match entry.kept.name.as_str().cmp(name) {
             std::cmp::Ordering::Less => at += 1,
             std::cmp::Ordering::Equal => return Ok(at),
             std::cmp::Ordering::Greater => break,
@@ -187,10 +198,10 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
-    fn state(revision: u64) -> Arc<TenantState> {
+    fn state(revision: u64) -> TenantState {
         let version = VersionName::new("1").unwrap();
         let split = Split::new(&Weights::all_on(version.clone()), &version, 0, revision);
-        Arc::new(TenantState { format: DOCUMENT_FORMAT, revision, split })
+        TenantState { format: DOCUMENT_FORMAT, revision, split }
     }
 
     fn name(n: u16) -> TenantName {
@@ -206,7 +217,7 @@ mod tests {
 
     #[test]
     fn names_with_the_same_hash_are_told_apart() {
-        let entry = |n: &str| Entry { hash: 7, name: TenantName::new(n).unwrap(), state: state(1) };
+        let entry = |n: &str| Entry::new(7, TenantName::new(n).unwrap(), state(1));
         let entries = [entry("a"), entry("c"), entry("e")];
         assert_eq!(position(&entries, 7, "c"), Ok(1));
         assert_eq!(position(&entries, 7, "b"), Err(1));

@@ -63,7 +63,7 @@ async fn many_tenants(folder: &TempDir, tenants: usize) {
         let weights = Weights::new([(one.clone(), half), (VersionName::new("2.0.0").unwrap(), half)]).unwrap();
         TenantState { format: DOCUMENT_FORMAT, revision: 1, split: Split::new(&weights, &one, n as u64, 1) }
     };
-    let names = (0..tenants).map(|n| (TenantName::new(&format!("tenant-{n}")).unwrap(), Arc::new(own(n))));
+    let names = (0..tenants).map(|n| (TenantName::new(&format!("tenant-{n}")).unwrap(), own(n)));
     state.tenants.insert(service.clone(), names.collect());
     state.services.insert(service, Arc::new(live));
     let store = EmbeddedStore::open(&folder.path().join("switchback.db"), Options::default()).unwrap();
