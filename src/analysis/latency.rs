@@ -1,4 +1,4 @@
-//! Latencies in log-spaced buckets: what counts as slow, and percentiles for the display.
+//! Latencies in the log-spaced buckets of the tallies: what counts as slow.
 //!
 //! "Slow" means beyond the baseline's own running percentile, so nobody has to configure a limit, and the cut may be
 //! as wrong as it likes: it is the same for both versions and fixed before the request is routed, so the coin does
@@ -6,14 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How many buckets there are; they reach from 0.1 ms to 227 s.
-pub const BUCKETS: usize = 300;
-
-/// Ratio of a bucket's upper edge to the one before.
-const GROWTH: f64 = 1.05;
-
-/// Upper end of what the first bucket is for, seconds.
-const FIRST_EDGE_S: f64 = 1e-4;
+use crate::telemetry::latency::{BUCKETS, bucket_of_seconds as bucket_of, upper_edge};
 
 /// A cut with fewer samples above it than this is too uncertain to be worth anything.
 const MIN_SAMPLES_ABOVE: f64 = 20.0;
@@ -23,39 +16,6 @@ const MIN_SAMPLES_ABOVE: f64 = 20.0;
 pub struct LogHistogram {
     counts: Vec<f64>,
     half_life_s: f64,
-}
-
-/// The bucket of a latency in seconds. Latencies beyond the last bucket are put into it.
-#[must_use]
-pub fn bucket_of(seconds: f64) -> usize {
-    if seconds <= FIRST_EDGE_S {
-        return 0;
-    }
-    // Casting saturates: not-a-number becomes 0 and infinity the largest integer.
-    (((seconds / FIRST_EDGE_S).ln() / GROWTH.ln()) as usize).min(BUCKETS - 1)
-}
-
-/// The upper edge of a bucket, in seconds.
-#[must_use]
-pub fn upper_edge(bucket: usize) -> f64 {
-    FIRST_EDGE_S * GROWTH.powf((bucket + 1) as f64)
-}
-
-/// The quantile `q` (0 to 1) of plain counts per bucket, as the upper edge in seconds; `None` when they are empty.
-#[must_use]
-pub fn quantile(counts: &[u64], q: f64) -> Option<f64> {
-    let total: u64 = counts.iter().sum();
-    if total == 0 {
-        return None;
-    }
-    // The sample that is looked for, counted from 1: the smallest for q = 0, the largest for q = 1.
-    let rank = ((q.clamp(0.0, 1.0) * total as f64).ceil() as u64).clamp(1, total);
-    let mut below = 0;
-    let bucket = counts.iter().position(|count| {
-        below += count;
-        below >= rank
-    });
-    bucket.map(upper_edge)
 }
 
 impl LogHistogram {
@@ -138,16 +98,6 @@ fn exact_sum(values: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn odd_latencies_have_a_bucket() {
-        assert_eq!(bucket_of(-1.0), 0);
-        assert_eq!(bucket_of(0.0), 0);
-        assert_eq!(bucket_of(f64::NAN), 0);
-        assert_eq!(bucket_of(f64::INFINITY), BUCKETS - 1);
-        assert!(upper_edge(BUCKETS - 1) > 200.0);
-    }
 
     #[test]
     fn a_cut_needs_twenty_samples_above_it_and_forgets() {
@@ -160,26 +110,5 @@ mod tests {
         assert_eq!(histogram.cut(0.9), None);
         histogram.add_counts(&[0, 0, 1000]);
         assert_eq!(histogram.cut_bucket(0.9), Some(2));
-    }
-
-    #[test]
-    fn plain_quantiles_are_the_ranks() {
-        let mut counts = vec![0; BUCKETS];
-        assert_eq!(quantile(&counts, 0.5), None);
-        counts[10] = 50;
-        counts[20] = 50;
-        assert_eq!(quantile(&counts, 0.0), Some(upper_edge(10)));
-        assert_eq!(quantile(&counts, 0.5), Some(upper_edge(10)));
-        assert_eq!(quantile(&counts, 0.51), Some(upper_edge(20)));
-        assert_eq!(quantile(&counts, 1.0), Some(upper_edge(20)));
-    }
-
-    proptest! {
-        #[test]
-        fn a_latency_lies_inside_its_bucket(seconds in 1.001e-4..200.0f64) {
-            let bucket = bucket_of(seconds);
-            prop_assert!(seconds <= upper_edge(bucket) * (1.0 + 1e-9));
-            prop_assert!(seconds * GROWTH >= upper_edge(bucket) * (1.0 - 1e-9));
-        }
     }
 }

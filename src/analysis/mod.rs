@@ -39,7 +39,7 @@ pub use comparison::Comparison;
 pub use decision::{Action, Assessment, SignalEvidence, Verdict, decide};
 pub use detector::{Detector, brake_share};
 pub use fleet::{Fleet, ebh};
-pub use latency::{BUCKETS, LogHistogram, bucket_of, quantile, upper_edge};
+pub use latency::LogHistogram;
 pub use parameters::{ChannelParameters, Parameters};
 pub use promotion::Promoter;
 pub use signal::{ArmCounts, Signal, SignalCounts, Signals};

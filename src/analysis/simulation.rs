@@ -3,8 +3,9 @@
 //! Each world has a rate, failure probabilities and latencies; the proxy's part (splitting, counting, obeying the
 //! brake) is played here, ten ticks a second.
 
-use super::latency::{LogHistogram, bucket_of};
+use super::latency::LogHistogram;
 use super::*;
+use crate::telemetry::latency::{BUCKETS, bucket_of_seconds as bucket_of};
 
 const TICK_MS: u64 = 100;
 

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use crate::analysis::LogHistogram;
 use crate::model::{ServiceName, VersionName};
+use crate::telemetry::latency::BUCKETS;
 use crate::telemetry::{ScopeTally, TotalsDelta};
 
 /// How often cuts are read again once they are there, in milliseconds.
@@ -33,7 +34,7 @@ impl Latencies {
             self.histogram.decay(elapsed_ms as f64 / 1_000.0);
             self.decayed_ms = now_ms;
         }
-        let mut counts = [0; crate::analysis::BUCKETS];
+        let mut counts = [0; BUCKETS];
         delta.latency.add_to(&mut counts);
         self.histogram.add_counts(&counts);
     }

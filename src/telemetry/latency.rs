@@ -192,6 +192,27 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
+    fn odd_latencies_have_a_bucket() {
+        assert_eq!(bucket_of_seconds(-1.0), 0);
+        assert_eq!(bucket_of_seconds(0.0), 0);
+        assert_eq!(bucket_of_seconds(f64::NAN), 0);
+        assert_eq!(bucket_of_seconds(f64::INFINITY), BUCKETS - 1);
+        assert!(upper_edge(BUCKETS - 1) > 200.0);
+    }
+
+    #[test]
+    fn plain_quantiles_are_the_ranks() {
+        let mut counts = vec![0; BUCKETS];
+        assert_eq!(quantile(&counts, 0.5), None);
+        counts[10] = 50;
+        counts[20] = 50;
+        assert_eq!(quantile(&counts, 0.0), Some(upper_edge(10)));
+        assert_eq!(quantile(&counts, 0.5), Some(upper_edge(10)));
+        assert_eq!(quantile(&counts, 0.51), Some(upper_edge(20)));
+        assert_eq!(quantile(&counts, 1.0), Some(upper_edge(20)));
+    }
+
+    #[test]
     fn the_table_is_the_formula() {
         for us in 0..=2_000_000 {
             assert_eq!(bucket_of(us), bucket_by_formula(us), "{us} µs");
