@@ -137,12 +137,6 @@ static LIMITS: Table = Table::new(
             "32",
             "Requests that one HTTP/2 connection may have open at a time.",
         ),
-        Key::optional(
-            "request_timeout",
-            Kind::Duration(ms(100), hours(24 * 30)),
-            "no limit",
-            "Longest time of a whole request, streams and WebSockets included.",
-        ),
     ],
 );
 

@@ -245,8 +245,18 @@ static TIMEOUTS: Table = Table::new(
     "Deadlines towards the endpoints.",
     &[
         Key::default("connect", Kind::Duration(ms(1), hours(1)), "\"1s\"", "Until a connection stands, TLS included."),
-        Key::default("response", Kind::Duration(ms(1), hours(24)), "\"30s\"", "Until the first byte of the answer."),
-        Key::default("idle", Kind::Duration(ms(1), hours(24)), "\"1m\"", "Between two reads or writes of a body."),
+        Key::default(
+            "response",
+            Kind::Duration(ms(1), hours(24)),
+            "\"30s\"",
+            "Until the first byte of the answer, and between two parts of it.",
+        ),
+        Key::default(
+            "idle",
+            Kind::Duration(ms(1), hours(24)),
+            "\"1m\"",
+            "Between two parts of a request body that the endpoint takes.",
+        ),
         Key::default(
             "stream",
             Kind::Duration(ms(1), hours(24 * 30)),

@@ -58,7 +58,6 @@ fn limits(view: &View<'_>) -> Limits {
             .map_or(without.keepalive_requests, |n| Some(n).filter(|n| *n > 0)),
         write_timeout: view.duration("write_timeout").unwrap_or(without.write_timeout),
         h2_streams: view.integer("h2_streams").unwrap_or(without.h2_streams),
-        request_timeout: view.duration("request_timeout"),
     }
 }
 

@@ -128,8 +128,6 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// Requests that one HTTP/2 connection may have open at a time, at least 1.
     pub h2_streams: u32,
-    /// Longest time of a whole request; none: any.
-    pub request_timeout: Option<Duration>,
 }
 
 impl Default for Limits {
@@ -145,7 +143,6 @@ impl Default for Limits {
             keepalive_requests: Some(10_000),
             write_timeout: Duration::from_secs(30),
             h2_streams: 32,
-            request_timeout: None,
         }
     }
 }

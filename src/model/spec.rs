@@ -350,11 +350,11 @@ impl Default for HealthSpec {
 pub struct Timeouts {
     /// Until a connection stands, TLS included.
     pub connect: Duration,
-    /// Until the first byte of the answer.
+    /// Until the first byte of the answer, and between two parts of it: Pingora has one deadline for both.
     pub response: Duration,
-    /// Between two reads or writes of a body.
+    /// Between two parts of a request body that the endpoint takes.
     pub idle: Duration,
-    /// The same for WebSocket, server-sent events and gRPC.
+    /// Both for WebSocket, server-sent events and gRPC.
     pub stream: Duration,
     /// How long an unused connection is kept; stay below the endpoint's own keep-alive.
     pub keepalive: Duration,

@@ -77,7 +77,6 @@ trusted = ["10.0.0.1", "192.168.7.9/16", "fd00::/8"]
 body_size = 0
 header_size = 2048
 keepalive_requests = 0
-request_timeout = "5m"
 [admin]
 listen = "off"
 allowed_hosts = ["Admin.Example.com", "admin:9900"]
@@ -98,9 +97,8 @@ rescue = true
 versions."1.0" = { endpoints = ["{tenant}.internal:80"], tls = {}, rewrite = { from = "/a", to = "/" }, path = "/a/v1" }
 "#;
     let settings = good(text);
-    let Limits { body_size, header_size, keepalive_requests, request_timeout, .. } = settings.proxy.limits;
+    let Limits { body_size, header_size, keepalive_requests, .. } = settings.proxy.limits;
     assert_eq!((body_size, header_size, keepalive_requests), (None, 2048, None));
-    assert_eq!(request_timeout, Some(Duration::from_secs(300)));
     assert_eq!(settings.proxy.listen[0].port(), 8080);
     let trusted: Vec<_> = settings.proxy.trusted.iter().map(ToString::to_string).collect();
     assert_eq!(trusted, ["10.0.0.1/32", "192.168.0.0/16", "fd00::/8"]);
