@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::names::TenantName;
@@ -16,21 +17,24 @@ use super::state::TenantState;
 const FAN: usize = 64;
 const FAN_BITS: u32 = FAN.trailing_zeros();
 
-/// Small, so that a shard is a few lines of memory; the name lies beside the state that is read next.
+/// Small, so that a shard is a few lines of memory.
 #[derive(Clone)]
 struct Entry {
     hash: u64,
     kept: Arc<Kept>,
 }
 
+/// The text of the name lies beside the state that is read next, unless it is long.
 struct Kept {
-    name: TenantName,
+    text: SmallVec<[u8; 24]>,
     state: TenantState,
+    name: TenantName,
 }
 
 impl Entry {
     fn new(hash: u64, name: TenantName, state: TenantState) -> Self {
-        Self { hash, kept: Arc::new(Kept { name, state }) }
+        let text = SmallVec::from_slice(name.as_str().as_bytes());
+        Self { hash, kept: Arc::new(Kept { text, state, name }) }
     }
 }
 
@@ -176,7 +180,7 @@ fn position(entries: &[Entry], hash: u64, name: &str) -> Result<usize, usize> {
     }
     // Two names with the same hash are next to each other, sorted by name.
     while let Some(entry) = entries.get(at).filter(|e| e.hash == hash) {
-        match entry.kept.name.as_str().cmp(name) {
+        match entry.kept.text.as_slice().cmp(name.as_bytes()) {
             std::cmp::Ordering::Less => at += 1,
             std::cmp::Ordering::Equal => return Ok(at),
             std::cmp::Ordering::Greater => break,
