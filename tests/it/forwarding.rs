@@ -127,3 +127,38 @@ async fn names_are_resolved_in_the_background() {
     let app = TestApp::start(&text).await;
     assert_eq!(app.get("/", &[]).await.status, 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_listeners_choose_the_certificate_by_name_and_speak_both_protocols() {
+    let (old, new) = (Backend::start("1.0.0").await, Backend::start("2.0.0").await);
+    let folder = std::sync::Arc::new(tempfile::TempDir::new().unwrap());
+    let mut entries = Vec::new();
+    let mut roots = Vec::new();
+    for name in ["a.test", "b.test"] {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        std::fs::write(folder.path().join(format!("{name}.crt")), made.cert.pem()).unwrap();
+        std::fs::write(folder.path().join(format!("{name}.key")), made.signing_key.serialize_pem()).unwrap();
+        entries.push(format!("{{ cert = \"{name}.crt\", key = \"{name}.key\" }}"));
+        roots.push(reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap());
+    }
+    let listener = format!("[[proxy.tls]]\nlisten = \"127.0.0.1:0\"\ncertificates = [{}]\n", entries.join(", "));
+    let services = two_versions(&old, &new, "")
+        .replace("sticky = [{ header = \"x-user-id\" }]", "sticky = [{ cookie = \"sb\", issue = true }]");
+    let app = TestApp::start_in(folder, &(listener + &services)).await;
+    let address = app.app.as_ref().unwrap().listen_tls[0];
+    for (name, root) in ["a.test", "b.test"].into_iter().zip(&roots) {
+        for http2 in [false, true] {
+            // Only this name's certificate is trusted, so a wrong choice fails the handshake.
+            let client = reqwest::Client::builder().no_proxy().tls_built_in_root_certs(false);
+            let client = client.add_root_certificate(root.clone()).resolve(name, address);
+            let client = if http2 { client } else { client.http1_only() }.build().unwrap();
+            let response = client.get(format!("https://{name}:{}/", address.port())).send().await.unwrap();
+            let version = if http2 { reqwest::Version::HTTP_2 } else { reqwest::Version::HTTP_11 };
+            assert_eq!(response.version(), version);
+            let answer = Answer::of(response).await;
+            assert_eq!(answer.status, 200);
+            assert_eq!(answer.seen["headers"]["x-forwarded-proto"], "https");
+            assert!(answer.headers["set-cookie"].to_str().unwrap().ends_with("; Secure"), "{answer:?}");
+        }
+    }
+}
