@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::analysis::{EvidenceWindow, Fleet, Parameters, Signal, Signals};
+use crate::analysis::{Fleet, Parameters, Signal, Signals};
 use crate::model::{ServiceName, VersionName};
 
 /// One version's evidence over all tenants.
@@ -85,9 +85,4 @@ impl Fleets {
             entry.pending = false;
         }
     }
-}
-
-/// The window of all tenants together, for the sentence.
-pub(super) fn joined(windows: impl IntoIterator<Item = EvidenceWindow>) -> Option<EvidenceWindow> {
-    EvidenceWindow::joined(windows)
 }

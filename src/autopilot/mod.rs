@@ -21,8 +21,7 @@ use crate::telemetry::{Metrics, Tallies, Windows};
 
 pub use tick::Autopilot;
 
-/// Time between two ticks. At most a quarter of the shortest patience that can be configured would be better still, but
-/// the statistics only ask for one look per slot.
+/// Time between two ticks: the shortest patience that can be configured, since the statistics ask for one look per slot.
 const TICK: Duration = Duration::from_millis(100);
 
 /// What the guard is built from.

@@ -1,6 +1,6 @@
 //! One look at everything that moved: counts in, requests for changes out. The only state is what evidence needs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
@@ -11,7 +11,7 @@ use super::evidence::{EpochNews, Readings, share_of};
 use super::fleet::Fleets;
 use super::limits::{Rate, Recent};
 use super::settle::{self, Findings};
-use crate::analysis::{Action, Assessment, Comparison, Parameters, Signal};
+use crate::analysis::{Action, Assessment, Comparison, EvidenceWindow, Parameters, Signal};
 use crate::control::{ComparisonReport, Control, ScopeKey, SubmitError, View};
 use crate::model::{BasisPoints, Change, ChangeRequest, GuardSpec, Scope, ServiceName, Split, VersionName};
 use crate::routing::{ServiceRoute, SplitOwner, split_for};
@@ -60,6 +60,8 @@ pub struct Autopilot {
     braked: HashMap<ScopeKey, ScopeHandle>,
     unhealthy_since: HashMap<(ServiceName, VersionName), u64>,
     slow_jobs_ms: u64,
+    /// Endpoints that the metrics show.
+    shown: HashMap<(ServiceName, VersionName), BTreeSet<Arc<str>>>,
     done: mpsc::UnboundedReceiver<Done>,
     report_done: mpsc::UnboundedSender<Done>,
 }
@@ -96,6 +98,7 @@ impl Autopilot {
             braked: HashMap::new(),
             unhealthy_since: HashMap::new(),
             slow_jobs_ms: 0,
+            shown: HashMap::new(),
             done,
             report_done,
         }
@@ -275,7 +278,7 @@ impl Autopilot {
                 .filter(|(k, _)| k.service == breach.service && k.canary == breach.canary)
                 .map(|(_, e)| e.comparison.window_of(breach.signal));
             let parameters = self.parameters.get(&breach.service).map(|(_, p)| p.clone()).unwrap_or_default();
-            let request = settle::fleet_rollback(route, &breach, super::fleet::joined(windows), &parameters, now_ms);
+            let request = settle::fleet_rollback(route, &breach, EvidenceWindow::joined(windows), &parameters, now_ms);
             wanted.push(Wanted { request, key: None });
         }
         wanted
@@ -313,14 +316,7 @@ impl Autopilot {
     fn housekeeping(&mut self, view: &View, now_us: u64) {
         let now_ms = now_us / 1_000;
         self.metrics.choose_tenants(now_ms);
-        for route in &view.routes.services {
-            for version in &route.versions {
-                for endpoint in version.endpoints.all().iter() {
-                    let up = endpoint.is_available(now_ms);
-                    self.metrics.set_endpoint(&route.spec.name, &version.name, &endpoint.name, up);
-                }
-            }
-        }
+        self.show_endpoints(view, now_ms);
         self.forget_settled(view);
         let mut evidence: BTreeMap<(ServiceName, Signal), f64> = BTreeMap::new();
         for (key, entry) in &self.entries {
@@ -347,6 +343,28 @@ impl Autopilot {
             self.entries.retain(|_, e| e.scope != id);
         }
         lock(&self.windows).sweep(now_ms);
+    }
+
+    /// Puts the health of every endpoint into the metrics, and takes out those that are gone.
+    fn show_endpoints(&mut self, view: &View, now_ms: u64) {
+        let mut shown: HashMap<(ServiceName, VersionName), BTreeSet<Arc<str>>> = HashMap::new();
+        for route in &view.routes.services {
+            for version in &route.versions {
+                let names = shown.entry((route.spec.name.clone(), version.name.clone())).or_default();
+                for endpoint in version.endpoints.all().iter() {
+                    let up = endpoint.is_available(now_ms);
+                    self.metrics.set_endpoint(&route.spec.name, &version.name, &endpoint.name, up);
+                    names.insert(endpoint.name.clone());
+                }
+            }
+        }
+        for ((service, version), before) in std::mem::take(&mut self.shown) {
+            let names = shown.get(&(service.clone(), version.clone()));
+            for gone in before.iter().filter(|name| names.is_none_or(|names| !names.contains(*name))) {
+                self.metrics.forget_endpoint(&service, &version, gone);
+            }
+        }
+        self.shown = shown;
     }
 
     /// Comparisons of versions that have no share any more are over.

@@ -193,6 +193,7 @@ impl Writer {
     fn publish(&mut self, view: &View, applied: Applied, routes: Routes) {
         let routes = Arc::new(routes);
         self.published.store(routes.clone());
+        self.forget_gone(&view.routes, &routes);
         for event in &applied.commit.events {
             if let Some(service) = &event.service {
                 if let Some(live) = applied.state.service(service.as_str()) {
@@ -212,6 +213,19 @@ impl Writer {
             let _nobody_listens = self.events.send(Arc::new(event));
         }
         self.copy_at.get_or_insert_with(|| Instant::now() + COPY_AFTER);
+    }
+
+    /// Versions that exist no more leave the metrics with all their counts.
+    fn forget_gone(&self, before: &Routes, after: &Routes) {
+        for service in &before.services {
+            let name = &service.spec.name;
+            let still = after.service(name.as_str());
+            for version in &service.versions {
+                if still.is_none_or(|s| s.version(version.name.as_str()).is_none()) {
+                    self.metrics.forget_version(name, &version.name);
+                }
+            }
+        }
     }
 
     /// Takes over what another process committed.
@@ -252,6 +266,7 @@ impl Writer {
         }
         self.context = context;
         self.published.store(routes.clone());
+        self.forget_gone(&view.routes, &routes);
         for event in begun {
             let _nobody_listens = self.events.send(Arc::new(event));
         }

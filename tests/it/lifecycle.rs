@@ -154,7 +154,10 @@ async fn versions_come_and_go_through_the_api() {
     assert_eq!(app.version_of("u").await, "3.0.0");
     assert_eq!(app.api("DELETE", path, None).await.0, 409, "it has traffic");
     app.change("PUT", "/v1/services/shop/split", json!({ "weights": { "1.0.0": 100 } })).await;
+    let shown = || async { app.metrics().await.contains("version=\"3.0.0\"") };
+    until("the version to be in the metrics", Duration::from_secs(5), shown).await;
     assert_eq!(app.api("DELETE", path, None).await.0, 200);
+    until("the version to be out of the metrics", Duration::from_secs(5), || async { !shown().await }).await;
     assert_eq!(app.api("PUT", "/v1/services/shop/split", Some(json!({ "weights": { "3.0.0": 100 } }))).await.0, 422);
 }
 
