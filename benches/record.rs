@@ -7,8 +7,9 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use switchback::model::{BasisPoints, ServiceName, Split, VersionName, Weights};
+use switchback::routing::RoutePatterns;
 use switchback::telemetry::latency::{bucket_of, bucket_of_seconds};
-use switchback::telemetry::{Draw, Outcome, ServiceTally, Start, Tallies};
+use switchback::telemetry::{Draw, Outcome, RouteRequest, ServiceTally, Start, Tallies};
 
 /// Counts the allocations of each thread.
 struct Counting;
@@ -40,6 +41,7 @@ const REQUESTS: u64 = 400_000;
 fn main() {
     check_allocations();
     bench_buckets();
+    bench_routes();
     println!("{:<28}{:>9}{:>9}{:>9}{:>9}{:>9}", "CPU ns per request, threads:", 1, 2, 4, 8, 16);
     for scopes in [1, 1_000] {
         for (name, points, cuts, key) in [
@@ -144,6 +146,63 @@ fn bench_buckets() {
     };
     time("bucket by table", &bucket_of);
     time("bucket by formula", &|us| bucket_of_seconds(us as f64 / 1e6));
+}
+
+/// What counting by route adds to a request: its name, the look-up and the counts.
+fn bench_routes() {
+    let patterns: Vec<_> = (0..100).map(|i| format!("GET /v1/things-{i}/{{id}}").parse().expect("a route")).collect();
+    let (none, hundred) = (RoutePatterns::new(&[]), RoutePatterns::new(&patterns));
+    let house = House::new(1, 1_000, false);
+    let get = http::Method::GET;
+    for (name, patterns, path) in [
+        ("route, short path", &none, "/v1/orders/4711"),
+        ("route, UUID and six segments", &none, "/api/v1/orders/0b5f6c9e-3d0a-4c1e-9a67-0f1d2c3b4a59/items/17"),
+        ("route, one of 100 named", &hundred, "/v1/things-57/4711"),
+        ("route, junk", &none, "/wp-content/plugins/akismet.php"),
+    ] {
+        let service =
+            house.tallies.service(&ServiceName::new(name.split(' ').next_back().expect("a word")).expect("a name"));
+        let status = if name.ends_with("junk") { 404 } else { 200 };
+        let request = |i: u64| {
+            let mut room = None;
+            let (route, configured) = patterns.name(&get, black_box(path), Some("acme"), &mut room);
+            service.routes().count(&RouteRequest {
+                route,
+                configured,
+                version: &house.versions[usize::from(i.is_multiple_of(10))],
+                outcome: Outcome::served(status),
+                answered: Some(status),
+                latency_us: Some(5_000 + i % 97),
+                now_us: i,
+            });
+        };
+        // A table with as many routes as there usually are.
+        (0..40).for_each(|i| {
+            let (route, version) = (format!("GET /known/{i}"), &house.versions[0]);
+            let outcome = Outcome::served(200);
+            let answered = Some(200);
+            service.routes().count(&RouteRequest {
+                route: &route,
+                configured: false,
+                version,
+                outcome,
+                answered,
+                latency_us: None,
+                now_us: 0,
+            });
+        });
+        (0..100).for_each(request);
+        let before = ALLOCATIONS.with(Cell::get);
+        let batch = || {
+            let began = Instant::now();
+            (0..REQUESTS / 100).for_each(request);
+            began.elapsed().as_nanos() as f64 / (REQUESTS / 100) as f64
+        };
+        // The best of many short batches is what it costs when nobody else has the core.
+        let best = (0..100).map(|_| batch()).fold(f64::INFINITY, f64::min);
+        println!("{name}: {best:.0} ns");
+        assert_eq!(ALLOCATIONS.with(Cell::get), before, "a known route allocates nothing");
+    }
 }
 
 fn check_allocations() {

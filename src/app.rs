@@ -90,7 +90,7 @@ impl App {
             salvaged,
             tallies: tallies.clone(),
             metrics: metrics.clone(),
-            fresh_secret: format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>()),
+            fresh_secret: control::fresh_secret(),
         };
         let control::Started { control, writer } = control::start(parts).await?;
         let windows = Arc::new(Mutex::new(Windows::default()));

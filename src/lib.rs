@@ -5,12 +5,13 @@
 //!
 //! 1. [`model`]: plain values
 //! 2. [`config`] and [`telemetry`]: the file; what is counted
-//! 3. [`routing`] and [`analysis`]: from a request to a version; from counts to a verdict
-//! 4. [`proxy`] and [`store`]: the data plane; where the state is kept
-//! 5. [`control`]: the one writer
-//! 6. [`admin`] and [`autopilot`]: the API for people; the guard
-//! 7. [`app`]: joins everything
-//! 8. [`cli`]: the command line
+//! 3. [`shadow`]: from two answers to what differs between them
+//! 4. [`routing`] and [`analysis`]: from a request to a version; from counts to a verdict
+//! 5. [`proxy`] and [`store`]: the data plane; where the state is kept
+//! 6. [`control`]: the one writer
+//! 7. [`admin`] and [`autopilot`]: the API for people; the guard
+//! 8. [`app`]: joins everything
+//! 9. [`cli`]: the command line
 //!
 //! The path of one request: the front accepts it (deadline, cap), the gateway reads its head and asks
 //! [`routing::decide`] once, Pingora sends it to an endpoint of that version, headers are added each way, and at the end
@@ -22,6 +23,8 @@ pub mod model;
 
 pub mod config;
 pub mod telemetry;
+
+pub mod shadow;
 
 pub mod analysis;
 pub mod routing;

@@ -211,6 +211,74 @@ fn reading_verbs_show_tables() {
 }
 
 #[test]
+fn maintenance_is_begun_ended_and_shown() {
+    let on = json!({"message": "moving", "retry_after": "1h", "since": "2026-01-02T03:04:05Z",
+        "author": {"kind": "person", "name": "ada"}});
+    let fake = Fake::with([
+        ("PUT /v1/services/accounting/maintenance", receipt()),
+        ("PUT /v1/services/accounting/tenants/a%2Fb/maintenance?dry_run=true", json!({"dry_run": true})),
+        ("DELETE /v1/services/accounting/maintenance?reason=moved", receipt()),
+        ("GET /v1/services/accounting/maintenance", json!({"service": "accounting", "maintenance": on, "tenants": []})),
+    ]);
+    let out = fake.run(&["maintenance", "on", "accounting", "--message", "moving", "--reason", "disks"]).done();
+    assert_eq!(out, "accounting is in maintenance, back in 10m (revision 17, event 42)\n");
+    let args = ["maintenance", "on", "accounting", "--tenant", "a/b", "--retry-after", "1h", "--dry-run"];
+    let out = fake.run(&args).done();
+    assert_eq!(out, "dry run, nothing was changed: accounting, tenant a/b is in maintenance, back in 1h\n");
+    let out = fake.run(&["maintenance", "off", "accounting", "--reason", "moved"]).done();
+    assert_eq!(out, "accounting is served again (revision 17, event 42)\n");
+    let out = fake.run(&["maintenance", "get", "accounting"]).done();
+    assert!(out.contains("all of accounting") && out.contains("moving") && out.contains("ada"), "{out}");
+    let seen = fake.seen();
+    assert_eq!(seen[0].body, json!({"message": "moving", "retry_after": "10m", "reason": "disks"}));
+    assert_eq!(seen[1].body, json!({"retry_after": "1h"}));
+    let err = fake.run(&["maintenance", "on", "accounting", "--retry-after", "soon"]).failed(2);
+    assert!(err.contains("\"soon\" is no duration"), "{err}");
+    let gone = fake.run(&["maintenance", "off", "billing"]).failed(1);
+    assert!(gone.contains("the script lacks"), "{gone}");
+}
+
+#[test]
+fn a_version_is_disabled_enabled_and_its_tenants_listed() {
+    let report = json!({"service": "accounting", "version": "2.0.0", "deprecated": {"since": "2026-06-01"},
+        "tenants": [{"tenant": "acme", "requests": 7, "failures": 0, "last_seen": "2026-01-02T03:04:05Z", "by": "tenant"}],
+        "more": true, "own_splits": 1, "pinned_tenants": 0, "requests_without_tenant": 0, "window_seconds": 60.0});
+    let mut disabled = service();
+    disabled["versions"][0]["role"] = json!("disabled");
+    disabled["versions"][0]["disabled"] =
+        json!({"author": {"kind": "person", "name": "ada"}, "reason": "a CVE", "since": "2026-01-02T03:04:05Z"});
+    disabled["versions"][0]["spec"] = json!({"deprecated": {"since": "2026-06-01", "sunset": "2026-12-31"}});
+    let fake = Fake::with([
+        ("PUT /v1/services/accounting/versions/2.0.0/disabled", receipt()),
+        ("DELETE /v1/services/accounting/versions/2.0.0/disabled?reason=mended", receipt()),
+        ("GET /v1/services/accounting/versions/2.0.0/tenants?window=1m&limit=1", report),
+        ("GET /v1/services/accounting", disabled),
+        ("PUT /v1/services/accounting/versions/3.0.0", receipt()),
+    ]);
+    let out = fake.run(&["versions", "disable", "accounting", "2.0.0", "--reason", "a CVE"]).done();
+    let sentence = "accounting: version 2.0.0 is disabled; the baseline has all its traffic (revision 17, event 42)\n";
+    assert_eq!(out, sentence);
+    assert_eq!(fake.seen()[0].body, json!({"reason": "a CVE"}));
+    let out = fake.run(&["versions", "enable", "accounting", "2.0.0", "--reason", "mended"]).done();
+    assert!(
+        out.starts_with("accounting: version 2.0.0 is enabled; it gets traffic when a split or pin names it"),
+        "{out}"
+    );
+    let ran = fake.run(&["versions", "tenants", "accounting", "2.0.0", "--window", "1m", "--limit", "1"]);
+    assert_eq!(ran.code, 0);
+    assert!(ran.out.contains("accounting 2.0.0  deprecated since 2026-06-01\n") && ran.out.contains("acme"), "{ran:?}");
+    assert!(ran.err.contains("there are more"), "{ran:?}");
+    let out = fake.run(&["versions", "list", "accounting"]).done();
+    assert!(out.contains("2.0.0    disabled   10 %"), "{out}");
+    assert!(out.contains("2.0.0: disabled by ada since ") && out.contains(": a CVE\n"), "{out}");
+    assert!(out.contains("2.0.0: deprecated since 2026-06-01, ends 2026-12-31\n"), "{out}");
+    let args = ["versions", "register", "accounting", "3.0.0", "--endpoint", "h:1", "--deprecated-since", "2026-06-01"];
+    fake.run(&args).done();
+    let deprecated = json!({"endpoints": ["h:1"], "deprecated": {"since": "2026-06-01"}});
+    assert_eq!(fake.seen().last().unwrap().body, deprecated);
+}
+
+#[test]
 fn json_is_the_documents_unchanged_and_yaml_says_the_same() {
     let fake = Fake::with([("GET /v1/status", status()), ("GET /v1/services/accounting/split", split())]);
     let out = fake.run(&["status", "-o", "json"]).done();
@@ -271,7 +339,7 @@ fn a_split_is_set_with_everything_that_was_asked() {
 #[test]
 fn steering_verbs_call_their_resources() {
     let fake = Fake::new(|_, _| json_answer(200, "application/json", &receipt()));
-    let cases: [(&[&str], &str, Value, &str); 9] = [
+    let cases: [(&[&str], &str, Value, &str); 10] = [
         (
             &["pin", "a", "user", "u@x#1", "2"],
             "PUT /v1/services/a/pins/user/u%40x%231",
@@ -287,6 +355,12 @@ fn steering_verbs_call_their_resources() {
         (&["unpin", "a", "group", "g"], "DELETE /v1/services/a/pins/group/g", Value::Null, "follows the split again"),
         (&["hold", "a", "--reason", "fair"], "PUT /v1/services/a/hold", json!({"reason": "fair"}), "may not advance"),
         (&["release", "a"], "DELETE /v1/services/a/hold", Value::Null, "may advance again"),
+        (
+            &["keys", "rotate", "--reason", "a leak"],
+            "POST /v1/keys/rotate",
+            json!({"reason": "a leak"}),
+            "a new key signs cookies",
+        ),
         (&["baseline", "a", "2"], "PUT /v1/services/a/baseline", json!({"version": "2"}), "the baseline is 2"),
         (&["versions", "remove", "a", "2"], "DELETE /v1/services/a/versions/2", Value::Null, "2 is removed"),
         (
@@ -370,17 +444,62 @@ fn a_rollback_is_done_even_if_the_rest_cannot_be_shown() {
 }
 
 #[test]
+fn the_shadow_is_shown_by_itself_and_in_compare() {
+    let field = json!({"path": "$.items[*].price", "kind": "type", "requests": 12, "rate": 0.02,
+        "example": {"baseline": {"type": "null", "length": null}, "shadow": {"type": "string", "length": 9}}});
+    let requests =
+        json!({"same": 588, "different": 12, "failed": 0, "timeout": 3, "dropped": 1, "unjudged": 0, "waiting": 0});
+    let quantiles = json!({"p50": 0.01, "p90": 0.02, "p99": 1.5});
+    let shadow = json!({"service": "a", "version": "2", "baseline": "1", "active": true, "since": "2026-01-02T03:04:05Z",
+        "settings": {"share": 10, "methods": ["GET", "HEAD"]}, "verdict": "breach", "requests": requests,
+        "difference_rate": 0.02, "fields": [field], "fields_total": 1, "other_fields": 0,
+        "statuses": [{"baseline": 200, "shadow": 500, "requests": 2}],
+        "noise": {"samples": 61, "needed": 20, "fields": ["$.at", "$.id"]},
+        "latency": {"baseline": quantiles, "shadow": {"p50": null}}, "without_credentials": 4});
+    let mut early = shadow.clone();
+    (early["active"], early["noise"]["samples"], early["fields"]) = (json!(false), json!(3), json!([]));
+    let compare = json!({"service": "a", "since_seconds": 600, "a": {"version": "1"}, "b": {"version": "2"},
+        "difference": {}, "tenants": [], "comparison": null, "shadow": shadow.clone()});
+    let fake = Fake::with([
+        ("GET /v1/services/a/shadow", shadow.clone()),
+        ("GET /v1/services/early/shadow", early),
+        ("GET /v1/services/a/compare?a=1&b=2&since=10m", compare),
+    ]);
+    let out = fake.run(&["shadow", "a"]).done();
+    for part in [
+        "a, 10 % of GET, HEAD, since 2026-01-02 03:04:05\n",
+        "shadow 2 against 1: breach, 2 % differ\n  same 588, different 12, timeout 3, dropped 1\n",
+        "  differ by themselves: $.at, $.id\n",
+        "$.items[*].price  type           12    2 %  null      string(9)\n",
+        "200                 500               2\n",
+        "p99        1.50 s       -\n",
+        "4 requests had credentials that the shadow was not given",
+    ] {
+        assert!(out.contains(part), "{part:?} is missing in:\n{out}");
+    }
+    assert_eq!(fake.run(&["shadow", "a", "-o", "json"]).done(), format!("{shadow:#}\n"));
+    let out = fake.run(&["shadow", "early"]).done();
+    assert!(out.contains("not copying") && out.contains("answered 20 requests twice; now 3\n"), "{out}");
+    let out = fake.run(&["compare", "a", "1", "2"]).done();
+    assert!(out.contains("shadow 2 against 1: breach, 2 % differ\n") && out.contains("$.items[*].price"), "{out}");
+}
+
+#[test]
 fn analysis_verbs_pass_their_questions_on() {
     let versions = json!([{"version": "2", "role": "canary", "share": 10, "requests": 100, "error_rate": 0.09, "latency": {"p50": 0.01}}]);
     let stats = json!({"service": "a", "tenant": null, "window_seconds": 300, "versions": versions, "comparisons": [
-        {"canary": "2", "baseline": "1", "verdict": "breach", "evidence": 20000.0, "threshold": 10000}]});
+        {"canary": "2", "baseline": "1", "verdict": "breach", "evidence": 20000.0, "threshold": 10000}],
+        "detours": [{"from": "2", "to": "1", "rescues": {"saved": 31, "over_budget": 2, "failed": 0}, "assets_found": 0}]});
     let compare = json!({"service": "a", "tenant": null, "since_seconds": 600, "a": {"version": "1", "error_rate": 0.01},
-        "b": versions[0], "difference": {"error_rate": 0.08}, "tenants": [], "comparison": null});
+        "b": versions[0], "difference": {"error_rate": 0.08}, "tenants": [], "comparison": null,
+        "routes": [{"route": "GET /o/{id}", "a": {"requests": 9}, "b": {"requests": 8, "failures_total": 4, "error_rate": 0.5}}]});
     let explain = json!({"service": "a", "tenant": "t", "version": "2", "endpoints": ["h:1"], "path": "/x",
         "steps": [{"step": "match", "detail": "path /a"}, {"step": "split", "detail": "bucket 7"}]});
     let fake = Fake::with([
         ("GET /v1/services/a/stats?tenant=t%26u&window=5m", stats),
-        ("GET /v1/services/a/compare?a=1&b=2&since=10m", compare),
+        ("GET /v1/services/a/compare?a=1&b=2&since=10m", compare.clone()),
+        ("GET /v1/services/a/compare?a=1&b=2&since=5m&routes=100", compare),
+        ("GET /v1/services/a/stats?route=GET%20%2Fo%2F%7Bid%7D", json!({"service": "a", "route": "GET /o/{id}"})),
         (
             "GET /v1/services/a/explain?tenant=t&key=k&path=%2Fa%3Fb&host=h&method=GET&header=x-a%3A1&header=x-b%3A2%2C3&address=%3A%3A1",
             explain,
@@ -390,8 +509,16 @@ fn analysis_verbs_pass_their_questions_on() {
     ]);
     let out = fake.run(&["stats", "a", "--tenant", "t&u", "--window", "5m"]).done();
     assert!(out.contains("2 against 1: breach, evidence 20000 (shifts back at 10000)"), "{out}");
+    assert!(out.contains("From 2 to 1: 31 rescued, 2 over the budget\n"), "{out}");
     let out = fake.run(&["compare", "a", "1", "2"]).done();
     assert!(out.contains("error rate   1 %     9 %        +8 %\n"), "{out}");
+    assert!(out.contains("GET /o/{id}     -/9 (-)  4/8 (50 %)"), "{out}");
+    let out = fake.run(&["compare", "a", "1", "2", "--by", "route", "--since", "5m"]).done();
+    assert!(out.contains("GET /o/{id}"), "{out}");
+    let out = fake.run(&["stats", "a", "--route", "GET /o/{id}"]).done();
+    assert!(out.starts_with("a, route GET /o/{id}, since"), "{out}");
+    let ran = fake.run(&["stats", "a", "--route", "GET /o", "--tenant", "t"]);
+    assert_eq!(ran.code, 2, "routes are counted over all tenants: {ran:?}");
     let args = [
         "explain",
         "a",

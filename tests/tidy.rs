@@ -8,9 +8,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Who stands where: a room may use those of lower levels; rooms of one level do not use each other.
-const LEVELS: [&[&str]; 8] = [
+const LEVELS: [&[&str]; 9] = [
     &["model"],
     &["config", "telemetry"],
+    &["shadow"],
     &["routing", "analysis", "planning", "flags"],
     &["proxy", "store"],
     &["control"],
@@ -20,7 +21,7 @@ const LEVELS: [&[&str]; 8] = [
 ];
 
 /// Rooms whose answers depend on nothing but their arguments.
-const PURE: [&str; 5] = ["model", "routing", "analysis", "planning", "flags"];
+const PURE: [&str; 6] = ["model", "shadow", "routing", "analysis", "planning", "flags"];
 
 /// What a pure room does not name: clocks, chance, and those who wait.
 const IMPURE: [&str; 11] = [

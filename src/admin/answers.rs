@@ -4,10 +4,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
+use super::maintenance::MaintenanceAnswer;
 use crate::config::version_to_json;
 use crate::model::{
-    Author, Event, EventKind, GroupName, Hold, RolledBack, Scope, ServiceName, ServiceState, Split, TenantName,
-    VersionName, VersionSpec, Weights,
+    Author, Disabled, Event, EventKind, GroupName, Hold, Maintenance, RolledBack, Scope, ServiceName, ServiceState,
+    Split, TenantName, VersionName, VersionSpec, Weights,
 };
 
 /// A split in effect.
@@ -51,6 +52,16 @@ pub(super) struct RolledBackAnswer {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Hold)]
 pub(super) struct HoldAnswer {
+    #[schema(value_type = AuthorSchema)]
+    author: Author,
+    reason: String,
+    since: String,
+}
+
+/// A person's word that a version gets no traffic.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Disabled)]
+pub(super) struct DisabledAnswer {
     #[schema(value_type = AuthorSchema)]
     author: Author,
     reason: String,
@@ -145,6 +156,13 @@ impl From<RolledBack> for RolledBackAnswer {
     }
 }
 
+impl DisabledAnswer {
+    pub(super) fn new(disabled: &Disabled) -> Self {
+        let Disabled { author, reason, since_ms } = disabled;
+        Self { author: author.clone(), reason: reason.clone(), since: time(*since_ms) }
+    }
+}
+
 impl HoldAnswer {
     pub(super) fn new(hold: &Hold) -> Self {
         Self { author: hold.author.clone(), reason: hold.reason.clone(), since: time(hold.since_ms) }
@@ -181,6 +199,9 @@ pub(super) fn present(kind: Option<EventKind>, stored: &Value) -> Value {
         }
         Some(EventKind::HoldSet | EventKind::HoldCleared) => {
             serde_json::from_value::<Hold>(stored.clone()).ok().map(|hold| json!(HoldAnswer::new(&hold)))
+        }
+        Some(EventKind::MaintenanceOn | EventKind::MaintenanceOff) => {
+            serde_json::from_value::<Maintenance>(stored.clone()).ok().map(|m| json!(MaintenanceAnswer::new(&m)))
         }
         _ => None,
     };

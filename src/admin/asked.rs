@@ -130,12 +130,14 @@ fn kind_of(change: &Change) -> Option<EventKind> {
         Change::DeleteVersion(_) => Some(EventKind::VersionDeleted),
         Change::SetHold => Some(EventKind::HoldSet),
         Change::ClearHold => Some(EventKind::HoldCleared),
+        Change::SetMaintenance { .. } => Some(EventKind::MaintenanceOn),
+        Change::ClearMaintenance { .. } => Some(EventKind::MaintenanceOff),
         _ => None,
     }
 }
 
 /// Reasons end up in logs and terminals, so they are one line without control characters.
-fn tidy(reason: String) -> Result<String, Problem> {
+pub(super) fn tidy(reason: String) -> Result<String, Problem> {
     let count = reason.chars().count();
     if count > MAX_REASON {
         return Err(Problem::invalid("reason", format!("has {count} characters; allowed are up to {MAX_REASON}")));

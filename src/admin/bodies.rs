@@ -44,10 +44,27 @@ pub(super) struct RollbackBody {
     pub version: Option<VersionName>,
 }
 
+/// Why a version is disabled.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DisableBody {
+    /// Why; shown with the version and in the history.
+    #[schema(example = "CVE in its PDF library")]
+    pub reason: Option<String>,
+}
+
 /// Why a service is held.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HoldBody {
+    /// Why; shown in the history.
+    pub reason: Option<String>,
+}
+
+/// Why a new key signs cookies.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RotateBody {
     /// Why; shown in the history.
     pub reason: Option<String>,
 }
@@ -85,4 +102,6 @@ pub(super) struct VersionBody {
     tls: Option<BTreeMap<String, serde_json::Value>>,
     /// What the `host` header says towards the endpoints.
     host: Option<String>,
+    /// Tells clients to move away: `since`, `sunset`, `link`.
+    deprecated: Option<BTreeMap<String, String>>,
 }

@@ -7,9 +7,11 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::compare_routes::{MAX_ROUTES, ROUTES, RouteComparison, worst_routes};
 use super::context::{Cx, Found, Shared};
 use super::parameters::{Names, Parameters};
 use super::problem::Problem;
+use super::shadow::{self, ShadowSummary};
 use super::stats::{ComparisonAnswer, MAX_WINDOW, VersionStatsAnswer, comparisons, versions};
 use crate::model::{ServiceName, TenantName, VersionName};
 use crate::telemetry::VersionStats;
@@ -35,9 +37,15 @@ pub(super) struct CompareAnswer {
     difference: Difference,
     /// The tenants with the most failures on `b`.
     tenants: Vec<TenantComparison>,
+    /// The routes by how much worse they are on `b`: by excess failures, then by excess slow requests, then the busiest. Empty
+    /// when a tenant is asked for: routes are counted over all tenants.
+    routes: Vec<RouteComparison>,
     /// How the guard sees the two, if it compares them.
     #[schema(required)]
     comparison: Option<ComparisonAnswer>,
+    /// What copies have shown, if one of the two is the other's shadow.
+    #[schema(required)]
+    shadow: Option<ShadowSummary>,
 }
 
 /// `b` minus `a`; none where one of them has no value.
@@ -80,6 +88,7 @@ pub(super) struct TenantCounts {
         ("b" = String, Query, description = "The other version"),
         ("tenant" = Option<String>, Query, description = "Only this tenant"),
         ("since" = Option<String>, Query, description = "1s to 15m back; without it, since a version was first seen"),
+        ("routes" = Option<u64>, Query, description = "Routes in the answer, 1 to 100; 20 without it"),
     ),
     responses((status = 200, description = "Both versions and what is between them", body = CompareAnswer)),
 )]
@@ -88,7 +97,7 @@ pub(super) async fn compare(
     names: Names,
     parameters: Parameters,
 ) -> Result<Json<CompareAnswer>, Problem> {
-    let parameters = parameters.only(&["a", "b", "tenant", "since"], &[])?;
+    let parameters = parameters.only(&["a", "b", "tenant", "since", "routes"], &[])?;
     let found = Found::service(&cx, &names.service()?)?;
     let named = |field| {
         let name =
@@ -98,17 +107,22 @@ pub(super) async fn compare(
     let (a, b) = (named("a")?, named("b")?);
     let tenant: Option<TenantName> = parameters.name("tenant")?;
     let since = parameters.duration("since", MAX_WINDOW)?;
+    let limit = parameters.number("routes", 1..=MAX_ROUTES)?.unwrap_or(ROUTES) as usize;
     let all = || versions(&cx, &found, tenant.as_ref(), since).into_iter();
     // Both exist, so both are in the list.
     let pick = |name: &VersionName| all().find(|v| v.version == *name).ok_or_else(|| Problem::bad("a", "is gone"));
     let (stats_a, stats_b) = (pick(&a)?, pick(&b)?);
     let comparison = comparisons(&cx, &found, tenant.as_ref()).into_iter().find(|c| c.is_between(&a, &b));
-    let tenants = match tenant {
-        Some(_) => Vec::new(),
+    // Copies are not told apart by tenant.
+    let shadow = if tenant.is_none() { shadow::summary(&found, &a, &b) } else { None };
+    let (tenants, routes) = match tenant {
+        Some(_) => Default::default(),
         None => {
             let (cx, name) = (cx.clone(), found.name().clone());
             // Reads up to fifty thousand tenants: milliseconds that other requests of this thread should not wait.
-            let worst = tokio::task::spawn_blocking(move || worst_tenants(&cx, &name, &a, &b, since));
+            let worst = tokio::task::spawn_blocking(move || {
+                (worst_tenants(&cx, &name, &a, &b, since), worst_routes(&cx, &name, &a, &b, since, limit))
+            });
             worst.await.unwrap_or_default()
         }
     };
@@ -120,7 +134,9 @@ pub(super) async fn compare(
         a: stats_a,
         b: stats_b,
         tenants,
+        routes,
         comparison,
+        shadow,
     }))
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::model::{BasisPoints, GuardSpec, KeySource, MatchRule};
+use crate::model::{BasisPoints, GuardSpec, KeySource, MatchRule, Sticky};
 
 /// A guard as the configuration file writes it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -86,8 +86,16 @@ pub(super) fn rule(rule: &MatchRule) -> String {
     if parts.is_empty() { "everything".to_owned() } else { parts.join(" ") }
 }
 
-/// A source of keys in words.
-pub(super) fn key_source(source: &KeySource) -> String {
+/// A source of keys in words, and how it keeps sessions.
+pub(super) fn sticky(sticky: &Sticky) -> String {
+    let source = key_source(&sticky.source);
+    match &sticky.session {
+        Some(session) => format!("{source}, sessions of {} in cookie {}", duration(session.ttl), session.cookie),
+        None => source,
+    }
+}
+
+fn key_source(source: &KeySource) -> String {
     match source {
         KeySource::Header(name) => format!("header {name}"),
         KeySource::Cookie(name) => format!("cookie {name}"),

@@ -163,8 +163,8 @@ impl MadeUp {
 
     /// Puts the key where the first source that can be made up looks for it.
     fn put_key(&mut self, found: &Found, key: &str) -> Result<(), Problem> {
-        for source in &found.route.spec.sticky {
-            match source {
+        for sticky in &found.route.spec.sticky {
+            match &sticky.source {
                 KeySource::Header(name) => {
                     self.headers.insert(name, header_value("key", key)?);
                 }

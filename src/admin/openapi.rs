@@ -8,7 +8,10 @@ use super::answers::AuthorSchema;
 use super::auth::role_name;
 use super::problem::ProblemBody;
 use super::routes::Route;
-use super::{changes, compare, events, explain, services, splits, stats, status, versions};
+use super::{
+    changes, compare, events, explain, keys, maintenance, services, shadow, splits, stats, status, version_tenants,
+    versions,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -25,6 +28,7 @@ use super::{changes, compare, events, explain, services, splits, stats, status, 
         status::openapi,
         status::get_status,
         status::reload,
+        keys::rotate_keys,
         services::list_services,
         services::get_service,
         splits::get_service_split,
@@ -43,10 +47,20 @@ use super::{changes, compare, events, explain, services, splits, stats, status, 
         changes::put_baseline,
         changes::rollback_service,
         changes::rollback_tenant,
+        maintenance::get_service_maintenance,
+        maintenance::put_service_maintenance,
+        maintenance::delete_service_maintenance,
+        maintenance::get_tenant_maintenance,
+        maintenance::put_tenant_maintenance,
+        maintenance::delete_tenant_maintenance,
+        versions::disable_version,
+        versions::enable_version,
+        version_tenants::version_tenants,
         versions::put_version,
         versions::delete_version,
         stats::get_stats,
         compare::compare,
+        shadow::get_shadow,
         explain::explain_request,
         events::list_events,
     ),
@@ -59,14 +73,14 @@ const REFUSALS: [(&str, &str); 6] = [
     ("400", "A name, parameter or header cannot be read"),
     ("401", "No token, or one that is not known"),
     ("403", "The token's role is too low, or the request comes from another origin"),
-    ("404", "There is no such service, tenant, group, version, pin or hold"),
+    ("404", "There is no such service, tenant, group, version, pin, hold, shadow or maintenance"),
     ("421", "The host is not one of the admin API's"),
     ("429", "Too many wrong tokens from this address"),
 ];
 
 /// The same of changes.
 const CHANGE_REFUSALS: [(&str, &str); 6] = [
-    ("409", "Still in use, or nothing to change"),
+    ("409", "Still in use, disabled, or nothing to change"),
     ("412", "The document changed in between; `current_revision` tells its revision now"),
     ("413", "The body is too large"),
     ("415", "The body is not declared as JSON"),

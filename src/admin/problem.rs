@@ -156,6 +156,7 @@ impl From<ChangeError> for Problem {
                 new(StatusCode::UNPROCESSABLE_ENTITY, "unknown_group", detail.clone()).field("group", detail)
             }
             ChangeError::Invalid(_) => new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", text),
+            ChangeError::Disabled { .. } => new(StatusCode::CONFLICT, "disabled", text),
             ChangeError::InUse { .. } => new(StatusCode::CONFLICT, "in_use", text),
             ChangeError::StaleRevision { current, .. } => {
                 new(StatusCode::PRECONDITION_FAILED, "stale_revision", text).revision(*current)

@@ -10,9 +10,14 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 use super::context::{Cx, Shared};
 use super::problem::Problem;
 use super::{
-    AdminParts, auth, changes, compare, events, explain, guard, openapi, services, splits, stats, status, versions,
+    AdminParts, auth, changes, compare, events, explain, guard, keys, maintenance, openapi, services, shadow, splits,
+    stats, status, version_tenants, versions,
 };
 use crate::config::Role;
+
+const MAINTENANCE: &str = "/v1/services/{service}/maintenance";
+const TENANT_MAINTENANCE: &str = "/v1/services/{service}/tenants/{tenant}/maintenance";
+const DISABLED: &str = "/v1/services/{service}/versions/{version}/disabled";
 
 /// One route.
 pub(super) struct Route {
@@ -72,8 +77,12 @@ fn reading() -> Vec<Route> {
         read("/v1/services/{service}/groups/{group}/split", get(splits::get_group_split)),
         read("/v1/services/{service}/tenants", get(splits::list_tenants)),
         read("/v1/services/{service}/tenants/{tenant}/split", get(splits::get_tenant_split)),
+        read(MAINTENANCE, get(maintenance::get_service_maintenance)),
+        read(TENANT_MAINTENANCE, get(maintenance::get_tenant_maintenance)),
+        read("/v1/services/{service}/versions/{version}/tenants", get(version_tenants::version_tenants)),
         read("/v1/services/{service}/stats", get(stats::get_stats)),
         read("/v1/services/{service}/compare", get(compare::compare)),
+        read("/v1/services/{service}/shadow", get(shadow::get_shadow)),
         read("/v1/services/{service}/explain", get(explain::explain_request)),
         read("/v1/events", get(events::list_events)),
     ]
@@ -96,9 +105,16 @@ fn changing() -> Vec<Route> {
         operate(delete_.clone(), "/v1/services/{service}/hold", delete(changes::delete_hold)),
         operate(post_.clone(), "/v1/services/{service}/rollback", post(changes::rollback_service)),
         operate(post_.clone(), "/v1/services/{service}/tenants/{tenant}/rollback", post(changes::rollback_tenant)),
+        operate(put_.clone(), MAINTENANCE, put(maintenance::put_service_maintenance)),
+        operate(delete_.clone(), MAINTENANCE, delete(maintenance::delete_service_maintenance)),
+        operate(put_.clone(), TENANT_MAINTENANCE, put(maintenance::put_tenant_maintenance)),
+        operate(delete_.clone(), TENANT_MAINTENANCE, delete(maintenance::delete_tenant_maintenance)),
+        operate(put_.clone(), DISABLED, put(versions::disable_version)),
+        operate(delete_.clone(), DISABLED, delete(versions::enable_version)),
         administer(put_.clone(), "/v1/services/{service}/baseline", put(changes::put_baseline)),
         administer(put_, "/v1/services/{service}/versions/{version}", put(versions::put_version)),
         administer(delete_, "/v1/services/{service}/versions/{version}", delete(versions::delete_version)),
+        administer(post_.clone(), "/v1/keys/rotate", post(keys::rotate_keys)),
         administer(post_, "/v1/reload", post(status::reload)),
     ]
 }

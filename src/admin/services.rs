@@ -9,9 +9,10 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::answers::{EventAnswer, HoldAnswer, RolledBackAnswer, SplitAnswer};
+use super::answers::{DisabledAnswer, EventAnswer, HoldAnswer, RolledBackAnswer, SplitAnswer};
 use super::context::{Cx, Found, Shared};
-use super::describe::{GuardAnswer, key_source, rule};
+use super::describe::{GuardAnswer, rule, sticky};
+use super::maintenance::MaintenanceAnswer;
 use super::parameters::Names;
 use super::precondition::tagged;
 use super::problem::Problem;
@@ -46,6 +47,14 @@ pub(super) struct ServiceSummary {
     hold: Option<HoldAnswer>,
     #[schema(required)]
     rolled_back: Option<RolledBackAnswer>,
+    /// What its clients are told while it is in maintenance.
+    #[schema(required)]
+    maintenance: Option<MaintenanceAnswer>,
+    /// Tenants that are in maintenance by themselves.
+    tenants_in_maintenance: usize,
+    /// Versions that get no traffic because somebody disabled them.
+    #[schema(value_type = Vec<String>)]
+    disabled_versions: Vec<VersionName>,
     /// Tenants with a split of their own.
     own_splits: usize,
     /// Over the last minute.
@@ -86,6 +95,11 @@ pub(super) struct ServiceAnswer {
     versions: Vec<VersionAnswer>,
     #[schema(required)]
     hold: Option<HoldAnswer>,
+    /// What its clients are told while it is in maintenance.
+    #[schema(required)]
+    maintenance: Option<MaintenanceAnswer>,
+    /// Tenants that are in maintenance by themselves.
+    tenants_in_maintenance: usize,
     /// Which requests belong to it.
     r#match: Vec<String>,
     /// Where keys come from.
@@ -103,7 +117,7 @@ pub(super) struct PinAnswer {
     /// `tenant`, `user` or `group`.
     kind: &'static str,
     name: String,
-    /// `{"version": V}` or `{"exclude": V}`.
+    /// `{"version": V}` or `{"exclude": V}`; `{"suspended": V}` leads to the baseline since V was disabled.
     #[schema(value_type = BTreeMap<String, String>)]
     pin: Pin,
 }
@@ -116,11 +130,14 @@ pub(super) struct VersionAnswer {
     name: VersionName,
     /// `file` or `api`.
     source: &'static str,
-    /// `baseline`, `canary` (it receives traffic) or `idle`.
+    /// `baseline`, `canary` (it receives traffic), `disabled` or `idle`.
     role: &'static str,
     /// Percent of the service's own split.
     #[schema(value_type = f64)]
     share: BasisPoints,
+    /// Set while somebody keeps it from all traffic.
+    #[schema(required)]
+    disabled: Option<DisabledAnswer>,
     endpoints: Vec<EndpointAnswer>,
     /// The fields of the file.
     spec: Value,
@@ -170,8 +187,10 @@ pub(super) async fn get_service(State(cx): State<Cx>, names: Names) -> Result<Re
         pins: pins(live),
         versions: found.route.versions.iter().map(|v| version(&found.route, v, &recent, cx.now())).collect(),
         hold: live.hold.as_ref().map(HoldAnswer::new),
+        maintenance: live.maintenance.service.as_ref().map(MaintenanceAnswer::new),
+        tenants_in_maintenance: live.maintenance.tenants.len(),
         r#match: found.route.spec.rules.iter().map(rule).collect(),
-        sticky: found.route.spec.sticky.iter().map(key_source).collect(),
+        sticky: found.route.spec.sticky.iter().map(sticky).collect(),
         guard: GuardAnswer::new(&found.route.spec.guard),
         tenants_with_own_split: found.route.tenants.len(),
         last_rollback: last_rollback(&cx, found.name()).await,
@@ -197,6 +216,9 @@ fn summary(cx: &Shared, route: &ServiceRoute) -> ServiceSummary {
         intended: split.intended,
         hold: live.hold.as_ref().map(HoldAnswer::new),
         rolled_back: split.rolled_back,
+        maintenance: live.maintenance.service.as_ref().map(MaintenanceAnswer::new),
+        tenants_in_maintenance: live.maintenance.tenants.len(),
+        disabled_versions: live.disabled.keys().cloned().collect(),
         own_splits: route.tenants.len(),
         requests_per_second: stats.iter().map(|s| s.rps).sum(),
         error_rate: (requests > 0).then(|| failed as f64 / requests as f64),
@@ -228,12 +250,15 @@ fn version(route: &ServiceRoute, version: &VersionRoute, recent: &[VersionStats]
         source: if route.spec.versions.contains_key(name) { "file" } else { "api" },
         role: if *name == live.baseline {
             "baseline"
+        } else if live.is_disabled(name) {
+            "disabled"
         } else if share > BasisPoints::ZERO || receives(live, name, recent) {
             "canary"
         } else {
             "idle"
         },
         share,
+        disabled: live.disabled.get(name).map(DisabledAnswer::new),
         endpoints: endpoints.collect(),
         spec: version_to_json(&version.spec),
     }

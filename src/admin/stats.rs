@@ -1,16 +1,19 @@
 //! What each version did lately, and how the guard sees it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::context::{Cx, Found, Shared};
+use super::detours::{DetourAnswer, detours};
 use super::parameters::{Names, Parameters};
-use super::problem::Problem;
+use super::problem::{Problem, did_you_mean, echo};
 use crate::analysis::{ArmCounts, Verdict};
 use crate::control::ComparisonReport;
 use crate::model::{BasisPoints, Scope, ServiceName, TenantName, VersionName, Weights};
@@ -28,11 +31,19 @@ pub(super) struct StatsAnswer {
     /// The tenant that was asked for; none: all together.
     #[schema(required, value_type = Option<String>)]
     tenant: Option<TenantName>,
+    /// The route that was asked for; none: all together.
+    #[schema(required)]
+    route: Option<String>,
     /// The time that is looked at; none: since each version was first seen.
     #[schema(required)]
     window_seconds: Option<f64>,
     versions: Vec<VersionStatsAnswer>,
     comparisons: Vec<ComparisonAnswer>,
+    /// Requests that another version answered than the one they were routed to; of the service, not of one tenant.
+    detours: Vec<DetourAnswer>,
+    /// Routes that are counted by themselves, by name; last `_other` for the others together.
+    #[schema(value_type = Vec<String>)]
+    routes: Vec<Arc<str>>,
 }
 
 /// What one version did.
@@ -57,11 +68,12 @@ pub(super) struct VersionStatsAnswer {
     pub error_rate: Option<f64>,
     client_aborts: u64,
     pub latency: LatencyAnswer,
+    /// On their way now; 0 for a single route.
     in_flight: i64,
 }
 
 /// Percentiles of the time until the response header, seconds.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 #[schema(as = Latency)]
 pub(super) struct LatencyAnswer {
     #[schema(required)]
@@ -70,6 +82,12 @@ pub(super) struct LatencyAnswer {
     pub p90: Option<f64>,
     #[schema(required)]
     pub p99: Option<f64>,
+}
+
+impl LatencyAnswer {
+    pub(super) fn new(stats: Option<&VersionStats>) -> Self {
+        Self { p50: stats.and_then(|s| s.p50_s), p90: stats.and_then(|s| s.p90_s), p99: stats.and_then(|s| s.p99_s) }
+    }
 }
 
 /// How the guard sees a canary.
@@ -126,6 +144,7 @@ pub(super) struct CountsAnswer {
     get, path = "/v1/services/{service}/stats", tag = "evidence",
     params(
         ("tenant" = Option<String>, Query, description = "Only this tenant"),
+        ("route" = Option<String>, Query, description = "Only this route, one of `routes`; not beside tenant"),
         ("window" = Option<String>, Query, description = "1s to 15m back; without it, since a version was first seen"),
     ),
     responses((status = 200, description = "Counts by version", body = StatsAnswer)),
@@ -135,18 +154,49 @@ pub(super) async fn get_stats(
     names: Names,
     parameters: Parameters,
 ) -> Result<Json<StatsAnswer>, Problem> {
-    let parameters = parameters.only(&["tenant", "window"], &[])?;
+    let parameters = parameters.only(&["tenant", "route", "window"], &[])?;
     let tenant: Option<TenantName> = parameters.name("tenant")?;
     let window = parameters.duration("window", MAX_WINDOW)?;
     let found = Found::service(&cx, &names.service()?)?;
     let comparisons = comparisons(&cx, &found, tenant.as_ref());
+    let route = parameters.text("route").map(str::to_owned);
+    let versions = match &route {
+        Some(_) if tenant.is_some() => {
+            return Err(Problem::bad("route", "stands beside tenant; routes are counted over all tenants"));
+        }
+        Some(route) => versions_of(&found, None, &route_stats(&cx, &found, route, window)?),
+        None => versions(&cx, &found, tenant.as_ref(), window),
+    };
     Ok(Json(StatsAnswer {
         service: found.name().clone(),
         window_seconds: window.map(|w| w.as_secs_f64()),
-        versions: versions(&cx, &found, tenant.as_ref(), window),
+        versions,
         comparisons,
+        detours: detours(&found.route.tally),
+        routes: found.route.tally.routes().names(),
+        route,
         tenant,
     }))
+}
+
+/// What every version did for one route.
+fn route_stats(
+    cx: &Shared,
+    found: &Found,
+    route: &str,
+    window: Option<Duration>,
+) -> Result<Vec<VersionStats>, Problem> {
+    let mut windows = cx.lock_windows();
+    windows.record_routes(cx.now(), &found.route.tally);
+    let id = windows.route_id(found.name(), route);
+    let window_ms = window.map(|w| w.as_millis() as u64);
+    let stats = id.and_then(|id| windows.route_stats(found.name(), id, window_ms, cx.now()));
+    let names = found.route.tally.routes().names();
+    stats.map(|s| s.versions.into_iter().map(|(s, _)| s).collect()).ok_or_else(|| {
+        let guess = did_you_mean(route, names.iter().map(|n| &**n));
+        let text = format!("there is no route {:?}; without this parameter the answer lists them{guess}", echo(route));
+        Problem::new(StatusCode::NOT_FOUND, "not_found", text)
+    })
 }
 
 /// What every version did: those that exist, with or without requests, and those that had some and are gone.
@@ -158,6 +208,10 @@ pub(super) fn versions(
 ) -> Vec<VersionStatsAnswer> {
     let window_ms = window.map(|w| w.as_millis() as u64);
     let stats = cx.lock_windows().stats(found.name(), tenant, window_ms, cx.now());
+    versions_of(found, tenant, &stats)
+}
+
+fn versions_of(found: &Found, tenant: Option<&TenantName>, stats: &[VersionStats]) -> Vec<VersionStatsAnswer> {
     let weights = shares(found, tenant);
     let known = found.route.versions.iter().map(|v| &v.name);
     let gone = stats.iter().map(|s| &s.version).filter(|v| found.route.version(v.as_str()).is_none());
@@ -206,11 +260,7 @@ fn version(
         failures_total: stats.map_or(0, |s| s.failed),
         error_rate: stats.filter(|_| requests > 0).map(|s| s.error_rate),
         client_aborts: stats.map_or(0, |s| s.client_aborts),
-        latency: LatencyAnswer {
-            p50: stats.and_then(|s| s.p50_s),
-            p90: stats.and_then(|s| s.p90_s),
-            p99: stats.and_then(|s| s.p99_s),
-        },
+        latency: LatencyAnswer::new(stats),
         in_flight: stats.map_or(0, |s| s.in_flight),
     }
 }

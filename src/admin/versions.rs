@@ -7,8 +7,8 @@ use axum::response::Response;
 use serde_json::Value;
 
 use super::asked::{Asked, ReceiptAnswer};
-use super::bodies::VersionBody;
-use super::body::Body;
+use super::bodies::{DisableBody, VersionBody};
+use super::body::{Body, MaybeBody};
 use super::problem::Problem;
 use crate::config::version_from_json;
 use crate::model::{Change, EndpointSpec, VersionSpec};
@@ -47,6 +47,36 @@ pub(super) async fn put_version(asked: Asked, Body(body): Body<Value>) -> Result
 pub(super) async fn delete_version(asked: Asked) -> Result<Response, Problem> {
     let name = asked.names.version()?;
     asked.submit(Change::DeleteVersion(name), None).await
+}
+
+/// Take a version out of every split, at once
+#[utoipa::path(
+    put, path = "/v1/services/{service}/versions/{version}/disabled", tag = "versions",
+    request_body(content = Option<DisableBody>),
+    responses(
+        (
+            status = 200,
+            description = "Durable and in effect; the baseline has its traffic, and no split or pin may name it",
+            body = ReceiptAnswer,
+        ),
+    ),
+)]
+pub(super) async fn disable_version(
+    asked: Asked,
+    MaybeBody(body): MaybeBody<DisableBody>,
+) -> Result<Response, Problem> {
+    let name = asked.names.version()?;
+    asked.submit(Change::DisableVersion(name), body.reason).await
+}
+
+/// Let splits and pins name a version again; no traffic moves by it
+#[utoipa::path(
+    delete, path = "/v1/services/{service}/versions/{version}/disabled", tag = "versions",
+    responses((status = 200, description = "Durable and in effect", body = ReceiptAnswer)),
+)]
+pub(super) async fn enable_version(asked: Asked) -> Result<Response, Problem> {
+    let name = asked.names.version()?;
+    asked.submit(Change::EnableVersion(name), None).await
 }
 
 fn needs_tenants(spec: &VersionSpec) -> bool {

@@ -342,7 +342,19 @@ impl Autopilot {
             lock(&self.windows).forget(&handle.tally);
             self.entries.retain(|_, e| e.scope != id);
         }
+        self.read_routes(view, now_ms);
         lock(&self.windows).sweep(now_ms);
+    }
+
+    /// Routes are for people only, so once a second is often enough.
+    fn read_routes(&self, view: &View, now_ms: u64) {
+        for tally in self.tallies.services() {
+            let route = view.routes.service(tally.service().as_str());
+            if route.is_none_or(|r| r.route_patterns.is_none()) {
+                tally.routes().clear();
+            }
+            lock(&self.windows).record_routes(now_ms, &tally);
+        }
     }
 
     /// Puts the health of every endpoint into the metrics, and takes out those that are gone.

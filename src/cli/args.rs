@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::verb_args::{BaselineArgs, ReleaseArgs};
+use super::verb_args::{BaselineArgs, KeysVerb, ReleaseArgs};
 use super::verb_args::{
-    CompareArgs, EventsArgs, ExplainArgs, HoldArgs, PinArgs, RollbackArgs, ServicesVerb, SplitVerb, StatsArgs,
-    StatusArgs, TenantsVerb, UnpinArgs, VersionsVerb,
+    CompareArgs, EventsArgs, ExplainArgs, HoldArgs, MaintenanceVerb, PinArgs, RollbackArgs, ServicesVerb, ShadowArgs,
+    SplitVerb, StatsArgs, StatusArgs, TenantsVerb, UnpinArgs, VersionsVerb,
 };
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused or failed, 2 wrong usage or configuration.
@@ -132,16 +132,24 @@ pub enum Command {
     Release(ReleaseArgs),
     /// Trust another version: rollbacks lead to it from now on
     Baseline(BaselineArgs),
+    /// Answer a service's or a tenant's requests with 503 for a while
+    #[command(subcommand)]
+    Maintenance(MaintenanceVerb),
     /// All traffic back to the baseline, at once
     Rollback(RollbackArgs),
     /// Two versions side by side
     Compare(CompareArgs),
+    /// What copies to a version that users do not see have shown
+    Shadow(ShadowArgs),
     /// Requests, failures, latencies and evidence of each version
     Stats(StatsArgs),
     /// Why a request goes to the version it goes to
     Explain(ExplainArgs),
     /// What happened
     Events(EventsArgs),
+    /// Keys that sign the proxy's cookies
+    #[command(subcommand)]
+    Keys(KeysVerb),
     /// Make the proxy read its configuration again
     Reload,
     /// Print a script that completes commands in a shell

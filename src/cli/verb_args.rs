@@ -125,6 +125,80 @@ pub enum VersionsVerb {
         #[command(flatten)]
         change: ChangeArgs,
     },
+    /// Take a version out of every split, at once; its keys go to the baseline
+    Disable {
+        /// Name of the service
+        service: String,
+        /// Name of the version
+        version: String,
+        /// Why and how.
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
+    /// Let splits and pins name a disabled version again; no traffic moves by that
+    Enable {
+        /// Name of the service
+        service: String,
+        /// Name of the version
+        version: String,
+        /// Why and how.
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
+    /// Tenants that still use a version, most requests first
+    Tenants {
+        /// Name of the service
+        service: String,
+        /// Name of the version
+        version: String,
+        /// How far to look back, up to 15m; without it, since the proxy began
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        window: Option<String>,
+        /// At most this many
+        #[arg(long, value_name = "N")]
+        limit: Option<u32>,
+    },
+}
+
+/// `maintenance …`.
+#[derive(Subcommand)]
+pub enum MaintenanceVerb {
+    /// Answer with 503 from now on, or change what clients read
+    On {
+        /// Name of the service
+        service: String,
+        /// Only this tenant's requests
+        #[arg(long, value_name = "TENANT", value_parser = NonEmptyStringValueParser::new())]
+        tenant: Option<String>,
+        /// What clients read
+        #[arg(long, value_name = "TEXT")]
+        message: Option<String>,
+        /// When clients should try again
+        #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
+        retry_after: String,
+        /// Why and how.
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
+    /// Serve again
+    Off {
+        /// Name of the service
+        service: String,
+        /// Only this tenant's requests
+        #[arg(long, value_name = "TENANT", value_parser = NonEmptyStringValueParser::new())]
+        tenant: Option<String>,
+        /// Why and how.
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
+    /// Show what is in maintenance
+    Get {
+        /// Name of the service
+        service: String,
+        /// Only this tenant
+        #[arg(long, value_name = "TENANT", value_parser = NonEmptyStringValueParser::new())]
+        tenant: Option<String>,
+    },
 }
 
 /// `versions register`: the same fields as in the configuration.
@@ -161,6 +235,15 @@ pub struct RegisterArgs {
     /// What the host header says towards the endpoints
     #[arg(long, value_name = "HOST")]
     pub host: Option<String>,
+    /// Since when it is deprecated, such as 2026-06-01
+    #[arg(long, value_name = "DATE")]
+    pub deprecated_since: Option<String>,
+    /// When it will stop being served
+    #[arg(long, value_name = "DATE", requires = "deprecated_since")]
+    pub sunset: Option<String>,
+    /// Page about the deprecation
+    #[arg(long, value_name = "URL", requires = "deprecated_since")]
+    pub deprecation_link: Option<String>,
     /// Speak HTTP/2 to the endpoints
     #[arg(long)]
     pub http2: bool,
@@ -285,6 +368,17 @@ pub struct BaselineArgs {
     pub change: ChangeArgs,
 }
 
+/// `keys …`.
+#[derive(Subcommand)]
+pub enum KeysVerb {
+    /// Sign cookies with a new key; the three before it are still accepted
+    Rotate {
+        /// Why; it stands in the history
+        #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+        reason: Option<String>,
+    },
+}
+
 /// `rollback`.
 #[derive(Args)]
 pub struct RollbackArgs {
@@ -319,6 +413,25 @@ pub struct CompareArgs {
     /// How far to look back
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
     pub since: String,
+    /// Only by this, and all routes that are known instead of the worst
+    #[arg(long, value_name = "WHAT", conflicts_with = "tenant")]
+    pub by: Option<By>,
+}
+
+/// What two versions are compared by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum By {
+    /// Method and path
+    Route,
+    /// Tenant
+    Tenant,
+}
+
+/// `shadow`.
+#[derive(Args)]
+pub struct ShadowArgs {
+    /// Name of the service
+    pub service: String,
 }
 
 /// `stats`.
@@ -329,6 +442,9 @@ pub struct StatsArgs {
     /// Only this tenant's requests
     #[arg(long, value_name = "TENANT", value_parser = NonEmptyStringValueParser::new())]
     pub tenant: Option<String>,
+    /// Only this route, such as "GET /v1/orders/{id}"
+    #[arg(long, value_name = "ROUTE", conflicts_with = "tenant", value_parser = NonEmptyStringValueParser::new())]
+    pub route: Option<String>,
     /// How far to look back; without it, since the split was set
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub window: Option<String>,

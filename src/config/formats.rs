@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::kinds::Format;
-use crate::model::{EndpointSpec, GroupName, ServiceName, TenantName, VersionName};
+use crate::model::{EndpointSpec, GroupName, JsonPath, RoutePattern, ServiceName, TenantName, VersionName};
 
 /// Declares a form by what it allows and the function that reads it.
 macro_rules! form {
@@ -34,12 +34,19 @@ form!(HOST_PORT, "a host, with or without port, such as \"api.example.com:8080\"
 form!(TENANT_HOST, "a host with {tenant} once, such as \"{tenant}.api.example.com\"", tenant_host);
 form!(TENANT_PATH, "a path that ends with {tenant}, such as \"/t/{tenant}\"", tenant_path);
 form!(PATH, "a path that begins with \"/\", such as \"/accounting\"", path);
+form!(
+    ROUTE,
+    "a path such as \"/v1/orders/{id}\" or \"/files/*\", with or without a method before it, such as \"GET /v1/orders\"",
+    route
+);
 form!(TARGET, "a path that begins with \"/\", such as \"/healthz\"", target);
+form!(LINK, "an address such as \"https://docs.example.com/v1\"", link);
 form!(HEADER, "a header name such as \"x-user-id\"", header);
 form!(COOKIE, "a cookie name such as \"sid\"", cookie);
 form!(HEADER_VALUE, "visible ASCII characters and spaces", header_value);
 form!(METHOD, "a method such as \"GET\"", method);
 form!(ENDPOINT, "host:port such as \"10.0.0.1:7001\" or \"{tenant}.internal:7001\"", endpoint);
+form!(JSON_PATH, "a path of JSONPath such as \"$.items[*].updated_at\"", json_path);
 form!(SERVICE, "a name of 1 to 63 letters, digits, '.', '_', '-' and '+'", name::<ServiceName>);
 form!(VERSION, "a name of 1 to 63 letters, digits, '.', '_', '-' and '+'", name::<VersionName>);
 form!(GROUP, "a name of 1 to 63 letters, digits, '.', '_', '-' and '+'", name::<GroupName>);
@@ -222,9 +229,19 @@ pub(super) fn method(text: &str) -> Result<http::Method, String> {
     http::Method::from_bytes(text.as_bytes()).map_err(|_| "is not a method".to_owned())
 }
 
+/// A route: a path with `{name}` for one segment and `*` for the rest, with or without a method before it.
+pub(super) fn route(text: &str) -> Result<RoutePattern, String> {
+    text.parse().map_err(|e: crate::model::RoutePatternError| e.to_string())
+}
+
 /// An address of a version.
 pub(super) fn endpoint(text: &str) -> Result<EndpointSpec, String> {
     text.parse().map_err(|_| "is not an endpoint".to_owned())
+}
+
+/// Fields of a JSON document.
+pub(super) fn json_path(text: &str) -> Result<JsonPath, String> {
+    text.parse().map_err(|e: crate::model::JsonPathError| e.to_string())
 }
 
 const DURATION_UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
@@ -246,6 +263,36 @@ pub(super) fn duration_text(duration: Duration) -> String {
     }
     let unit = DURATION_UNITS.iter().find(|(_, unit)| ms.is_multiple_of(*unit)).unwrap_or(&("ms", 1));
     format!("{}{}", ms / unit.1, unit.0)
+}
+
+/// A date, which is its first moment in UTC, or a time with its offset, as seconds since the Unix epoch.
+pub(super) fn date(text: &str) -> Result<i64, String> {
+    let wrong = || "is neither a date nor a time with its offset".to_owned();
+    // Years 0000 to 9999: what HTTP can write.
+    let time = match text.len() {
+        10 => {
+            text.parse::<jiff::civil::Date>().and_then(|d| d.to_zoned(jiff::tz::TimeZone::UTC)).map(|z| z.timestamp())
+        }
+        _ => text.parse::<jiff::Timestamp>(),
+    };
+    time.map(jiff::Timestamp::as_second).map_err(|_| wrong()).and_then(|s| if s >= 0 { Ok(s) } else { Err(wrong()) })
+}
+
+/// The text of a time: a date when it is the first moment of a day in UTC.
+pub(super) fn date_text(unix_s: i64) -> String {
+    let text = jiff::Timestamp::from_second(unix_s).map(|t| t.to_string()).unwrap_or_default();
+    text.strip_suffix("T00:00:00Z").map(str::to_owned).unwrap_or(text)
+}
+
+/// An absolute address that can stand between `<` and `>` in a header.
+pub(super) fn link(text: &str) -> Result<String, String> {
+    const MOST: usize = 2_048;
+    let scheme = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let fine = |c: char| c.is_ascii_graphic() && !matches!(c, '<' | '>' | '"' | '\\' | '`' | '{' | '}' | '|' | '^');
+    match scheme {
+        Some(rest) if !rest.is_empty() && text.len() <= MOST && text.chars().all(fine) => Ok(text.to_owned()),
+        _ => Err("is not an http or https address".to_owned()),
+    }
 }
 
 const SIZE_UNITS: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];

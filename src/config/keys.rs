@@ -50,9 +50,9 @@ static PROXY: Table = Table::new(
         ),
         Key::optional(
             "cookie_secret",
-            Kind::Text(&COOKIE_SECRET),
+            Kind::Either(&Kind::Text(&COOKIE_SECRET), &Kind::List(&Kind::Text(&COOKIE_SECRET), 1)),
             "made at the first start and kept in the store",
-            "Signs the cookies that the proxy issues; the same on all nodes.",
+            "Signs the cookies that the proxy sets; the same on all nodes. Of several, the first signs and all are accepted.",
         ),
         Key::default(
             "upstream_keepalive",
@@ -70,13 +70,26 @@ static TLS: Table = Table::new(
         Key::required(
             "certificates",
             Kind::List(&Kind::Table(&CERTIFICATE), 1),
-            "Certificates, chosen by the name that the client asks for; the first when none fits.",
+            "Certificates, chosen by the name that the client asks for.",
         ),
         Key::optional(
             "client_ca",
             Kind::Text(&FILE),
             "clients need no certificate",
-            "PEM file of the authorities of which clients must have a certificate.",
+            "PEM file of the authorities of which clients must have a certificate; read again when it changes.",
+        ),
+        Key::default(
+            "client_certificates",
+            Kind::Choice(&["required", "optional"]),
+            "\"required\"",
+            "Whether clients without a certificate are refused here, or only by services that need one.",
+        )
+        .with("client_ca"),
+        Key::default(
+            "unknown_name",
+            Kind::Choice(&["first", "refuse"]),
+            "\"first\"",
+            "Clients that ask for a name without a certificate: they are shown the first, or refused.",
         ),
     ],
 );

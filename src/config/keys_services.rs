@@ -1,9 +1,10 @@
 //! The table of keys, second half: tenants, services, versions and guards.
 
 use super::formats::{
-    COOKIE, ENDPOINT, FILE, GROUP, HEADER, HEADER_VALUE, HOST, HOST_PATTERN, HOST_PORT, METHOD, PATH, SECRET, TARGET,
-    TENANT, TENANT_HOST, TENANT_PATH, TEXT, VERSION, VISIBLE_SECRET,
+    COOKIE, ENDPOINT, FILE, GROUP, HEADER, HEADER_VALUE, HOST, HOST_PATTERN, HOST_PORT, LINK, METHOD, NETWORK, PATH,
+    ROUTE, SECRET, TARGET, TENANT, TENANT_HOST, TENANT_PATH, TEXT, VERSION, VISIBLE_SECRET,
 };
+use super::keys_shadow::SHADOW;
 use super::kinds::{Key, Kind, Table, hours, ms, secs};
 
 /// The algorithms of signatures that are known.
@@ -94,6 +95,12 @@ pub(super) static SERVICE_TABLE: Table = Table::new(
             "[]",
             "What keeps a user on one version: the first that is present. Empty: every request is drawn afresh.",
         ),
+        Key::default(
+            "drain",
+            Kind::Bool,
+            "false",
+            "Sessions leave a version as soon as its share is 0; false: they stay until they end.",
+        ),
         Key::required("baseline", Kind::Text(&VERSION), "The version that is trusted: traffic goes back to it."),
         Key::optional(
             "split",
@@ -108,7 +115,30 @@ pub(super) static SERVICE_TABLE: Table = Table::new(
             "Services with the same salt give a user versions at the same place of their splits.",
         ),
         Key::optional("choose", Kind::Table(&CHOOSE), "nobody may choose", "How testers may choose a version."),
-        Key::default("rescue", Kind::Bool, "false", "Not part of this release; has no effect."),
+        Key::default(
+            "rescue",
+            Kind::Either(&Kind::Bool, &Kind::Table(&RESCUE)),
+            "false",
+            "Answer a request that failed on the canary from the baseline, where that is safe.",
+        ),
+        Key::default(
+            "skew",
+            Kind::List(&Kind::Text(&PATH), 0),
+            "[]",
+            "Beginnings of paths, such as hashed assets, where a 404 of one version is looked for at the others.",
+        ),
+        Key::default(
+            "deadline",
+            Kind::Duration(ms(10), hours(24)),
+            "\"1m\"",
+            "From the request's head until the answer's, all attempts together; not for streams.",
+        ),
+        Key::default(
+            "client_certificate",
+            Kind::Bool,
+            "false",
+            "Refuse requests of clients that have shown no certificate of proxy.tls.client_ca with 403.",
+        ),
         Key::default("headers", Kind::Table(&HEADERS), "{}", "Headers that are added on the way."),
         Key::default(
             "retries",
@@ -117,7 +147,31 @@ pub(super) static SERVICE_TABLE: Table = Table::new(
             "How often a request goes to another endpoint of its version when the first took nothing of it.",
         ),
         Key::optional("body_limit", Kind::Size(0, 1 << 50), "proxy.limits.body_size", "Largest request body; 0: any."),
+        Key::default(
+            "route_stats",
+            Kind::Bool,
+            "true",
+            "Count requests by route as well: method and path without ids.",
+        ),
+        Key::default(
+            "routes",
+            Kind::List(&Kind::Text(&ROUTE), 0),
+            "[]",
+            "Routes by name, at most 100: {name} is one segment, /* the rest. Paths that fit none get a name by themselves.",
+        ),
         Key::required("versions", Kind::Map(&VERSION, &Kind::Table(&VERSION_TABLE)), "Versions by name."),
+        Key::optional(
+            "shadow",
+            Kind::Table(&SHADOW),
+            "nothing is copied",
+            "Copies of requests to a version that users do not see.",
+        ),
+        Key::default(
+            "maintenance",
+            Kind::Table(&MAINTENANCE),
+            "{}",
+            "How it answers while it is in maintenance, and who passes. Maintenance itself is begun through the admin API.",
+        ),
         Key::default("guard", Kind::Table(&GUARD), "{}", "When traffic is shifted back to the baseline."),
     ],
 );
@@ -159,6 +213,26 @@ static STICKY: Table = Table::new(
         .with("issue"),
         Key::optional("address", Kind::Mark, "", "Address of the client."),
         Key::optional("tenant", Kind::Mark, "", "The tenant: all its users stay together. Stands alone."),
+        Key::default(
+            "session",
+            Kind::Bool,
+            "false",
+            "A signed cookie keeps a session on its version while new sessions follow the split.",
+        ),
+        Key::default(
+            "session_ttl",
+            Kind::Duration(secs(60), hours(24 * 30)),
+            "\"1h\"",
+            "How long a session lasts after its last request, give or take half of it.",
+        )
+        .with("session"),
+        Key::optional(
+            "session_cookie",
+            Kind::Text(&COOKIE),
+            "sb_session_ and the service's name",
+            "Name of the session's cookie.",
+        )
+        .with("session"),
     ],
 )
 .one_of(&["header", "cookie", "address", "tenant"]);
@@ -172,6 +246,72 @@ static CHOOSE: Table = Table::new(
     ],
 )
 .any_of(&["header", "cookie"]);
+
+static RESCUE: Table = Table::new(
+    "When a request that failed on the canary is answered by the baseline.",
+    &[
+        Key::default(
+            "methods",
+            Kind::List(&Kind::Text(&METHOD), 1),
+            "[\"GET\", \"HEAD\", \"OPTIONS\", \"PUT\", \"DELETE\"]",
+            "Methods of requests that may be sent twice. Others only when nothing was sent, or with idempotency-key.",
+        ),
+        Key::default(
+            "statuses",
+            Kind::List(&Kind::Integer(500, 599), 0),
+            "[500, 502, 503, 504]",
+            "Statuses of the canary that count as failed.",
+        ),
+        Key::default(
+            "grpc",
+            Kind::List(&Kind::Integer(1, 16), 0),
+            "[14]",
+            "gRPC statuses in an answer's header that count as failed.",
+        ),
+        Key::default(
+            "budget",
+            Kind::Percent,
+            "20",
+            "Rescues in percent of the requests that the baseline gets anyway, over ten seconds.",
+        ),
+        Key::default(
+            "reserve",
+            Kind::Integer(0, 100_000),
+            "5",
+            "Rescues per second that are allowed even when the baseline gets little.",
+        ),
+        Key::optional(
+            "rate",
+            Kind::Integer(1, 1_000_000),
+            "the budget alone",
+            "No more rescues per second than this, whatever the budget.",
+        ),
+    ],
+);
+
+static MAINTENANCE: Table = Table::new(
+    "How a service in maintenance answers, and who passes.",
+    &[
+        Key::optional(
+            "page",
+            Kind::Text(&FILE),
+            "a plain page of the proxy",
+            "HTML file for browsers, up to 64 KiB; {message} and {retry_after} (seconds) in it are replaced.",
+        ),
+        Key::optional(
+            "bypass_secret",
+            Kind::Text(&VISIBLE_SECRET),
+            "nobody passes by a secret",
+            "Requests with this secret in x-switchback-bypass are served all the same.",
+        ),
+        Key::default(
+            "bypass",
+            Kind::List(&Kind::Text(&NETWORK), 0),
+            "[]",
+            "Addresses and networks whose requests are served all the same.",
+        ),
+    ],
+);
 
 static HEADERS: Table = Table::new(
     "Headers that are added on the way.",
@@ -217,6 +357,21 @@ pub(super) static VERSION_TABLE: Table = Table::new(
             "what the client said",
             "What the host header says towards the endpoints.",
         ),
+        Key::optional(
+            "deprecated",
+            Kind::Table(&DEPRECATED),
+            "it is not deprecated",
+            "Tells clients to move away from this version.",
+        ),
+    ],
+);
+
+static DEPRECATED: Table = Table::new(
+    "What clients of a deprecated version are told in every answer.",
+    &[
+        Key::required("since", Kind::Date, "Since when, or from when on, it is deprecated: the header Deprecation."),
+        Key::optional("sunset", Kind::Date, "no header Sunset", "When it will stop being served: the header Sunset."),
+        Key::optional("link", Kind::Text(&LINK), "no header Link", "Page about it: the header Link."),
     ],
 );
 

@@ -103,6 +103,8 @@ pub(super) enum Kind {
     Percent,
     /// A duration such as `"30s"` within a range.
     Duration(Duration, Duration),
+    /// A date, or a time with its offset, of RFC 3339: as text, or as TOML writes it.
+    Date,
     /// A size such as `"64KiB"`, or bytes, within a range.
     Size(u64, u64),
     /// One of these words.

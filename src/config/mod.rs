@@ -9,12 +9,15 @@ mod formats;
 mod guard;
 mod keys;
 mod keys_services;
+mod keys_shadow;
 mod kinds;
+mod maintenance;
 mod mistake;
 mod process;
 mod schema;
 mod services;
 mod settings;
+mod shadow;
 mod shape;
 mod tenants;
 mod tree;
@@ -34,13 +37,21 @@ pub use settings::{
     AccessLog, AdminSettings, CertificateFiles, Limits, MetricsSettings, ProxySettings, Role, Settings, StoreSettings,
     TlsListener, Token,
 };
-pub use version::{version_from_json, version_to_json};
+pub use version::{deprecation_to_json, version_from_json, version_to_json};
 
 use crate::model::Structure;
 use context::{Context, Named, unreadable};
 use keys::FILE_TABLE;
 use kinds::Kind;
 use view::View;
+
+/// Reads a duration such as `10m`, in whole milliseconds, as the file writes it.
+///
+/// # Errors
+/// What is wrong, in words that follow the text.
+pub fn read_duration(text: &str) -> Result<std::time::Duration, String> {
+    formats::duration(text)
+}
 
 /// Reads a file, with the variables of the environment and the key files that it names. Certificates are not opened:
 /// see [`check`].

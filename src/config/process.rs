@@ -24,13 +24,21 @@ pub(super) fn proxy(view: &View<'_>) -> ProxySettings {
         access_log: access_log(&view.table("access_log")),
         drain_timeout: view.duration("drain_timeout").unwrap_or(without.drain_timeout),
         ready_delay: view.duration("ready_delay").unwrap_or(without.ready_delay),
-        cookie_secret: view.read("cookie_secret", formats::cookie_secret),
+        cookie_secret: cookie_secrets(view),
         upstream_keepalive: view.integer("upstream_keepalive").unwrap_or(without.upstream_keepalive),
     };
     if view.exists() && view.list("listen").is_empty() && view.list("tls").is_empty() {
         view.wrong_at("listen", "there is no address to listen on; at least one of listen and tls is needed");
     }
     settings
+}
+
+/// One secret, or several: the first signs.
+fn cookie_secrets(view: &View<'_>) -> Vec<String> {
+    match view.list("cookie_secret") {
+        [] => view.read("cookie_secret", formats::cookie_secret).into_iter().collect(),
+        _ => view.read_list("cookie_secret", formats::cookie_secret),
+    }
 }
 
 fn tls(view: &View<'_>) -> Option<TlsListener> {
@@ -40,6 +48,8 @@ fn tls(view: &View<'_>) -> Option<TlsListener> {
         listen: view.read("listen", formats::address)?,
         certificates: view.tables("certificates").iter().filter_map(certificate).collect(),
         client_ca: view.existing_file("client_ca"),
+        client_certificates_optional: view.text("client_certificates") == Some("optional"),
+        refuse_unknown_names: view.text("unknown_name") == Some("refuse"),
     })
 }
 

@@ -90,6 +90,11 @@ fn of_kind(kind: &Kind) -> Json {
             "pattern": format!(r"^[0-9]+(ms|s|m|h|d)$|{VARIABLE}"),
             "description": format!("{} to {}", duration_text(*min), duration_text(*max)),
         }),
+        Kind::Date => json!({
+            "type": "string",
+            "pattern": format!(r"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([Tt ][0-9:.]+([Zz]|[+-][0-9]{{2}}:[0-9]{{2}}))?$|{VARIABLE}"),
+            "description": "a date or a time of RFC 3339",
+        }),
         Kind::Size(min, max) => json!({
             "type": ["string", "integer"],
             "pattern": format!(r"^[0-9]+(B|KiB|MiB|GiB|TiB)$|{VARIABLE}"),

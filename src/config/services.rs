@@ -7,14 +7,20 @@ use std::time::Duration;
 use super::tree::Value;
 use super::version::version;
 use super::view::{View, read_text};
-use super::{formats, guard, shape};
+use super::{formats, guard, maintenance, shadow, shape};
 use crate::model::{
-    BasisPoints, ChooseSpec, HeaderSpec, KeySource, MatchRule, ServiceName, ServiceSpec, VersionName, VersionSpec,
-    Weights,
+    BasisPoints, ChooseSpec, HeaderSpec, KeySource, MatchRule, RescueSpec, RoutePattern, ServiceName, ServiceSpec,
+    SessionSpec, Sticky, VersionName, VersionSpec, Weights,
 };
 
 /// How long clients keep an issued cookie when the file does not say.
 const COOKIE_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// How long a request may take until its answer's head when the file does not say.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long a session lasts without a request when the file does not say.
+const SESSION_TTL: Duration = Duration::from_secs(3600);
 
 /// A service's table. `None` when something without which there is no service is missing or wrong; it was noted then.
 pub(super) fn service(name: &str, view: &View<'_>) -> Option<ServiceSpec> {
@@ -37,15 +43,15 @@ pub(super) fn service(name: &str, view: &View<'_>) -> Option<ServiceSpec> {
         Some(_) => split(view),
         None => baseline.clone().map(Weights::all_on),
     };
-    if view.flag("rescue") == Some(true) {
-        view.warn_at("rescue", "rescue is not part of this release and has no effect");
-    }
-    let sticky: Vec<_> = view.tables("sticky").iter().filter_map(key_source).collect();
+    let sticky: Vec<_> = view.tables("sticky").iter().filter_map(|source| sticky(name, source)).collect();
     check_sticky(view, &sticky);
+    let drain = view.flag("drain").unwrap_or(false);
+    check_sessions(view, &sticky, drain);
     Some(ServiceSpec {
         name: ServiceName::new(name).ok()?,
         rules: view.tables("match").iter().map(rule).collect(),
         sticky,
+        drain,
         baseline: baseline?,
         split: split?,
         salt: view.read("salt", formats::not_empty),
@@ -53,10 +59,38 @@ pub(super) fn service(name: &str, view: &View<'_>) -> Option<ServiceSpec> {
         versions,
         guard: Arc::new(guard::guard(&view.table("guard"))),
         headers: headers(&view.table("headers")),
+        shadow: shadow::shadow(view).map(Arc::new),
         retries: view.integer("retries").unwrap_or(1),
+        deadline: view.duration("deadline").unwrap_or(DEADLINE),
+        rescue: rescue(view),
+        client_certificate: view.flag("client_certificate").unwrap_or(false),
+        skew: view.read_list("skew", formats::path),
         // No limit of its own is none; no limit at all is one that nothing reaches.
         body_limit: view.size("body_limit").map(|n| if n == 0 { u64::MAX } else { n }),
+        maintenance: maintenance::maintenance(&view.table("maintenance")),
+        route_stats: view.flag("route_stats").unwrap_or(true),
+        routes: routes(view),
     })
+}
+
+/// Routes that the operator names, each once.
+fn routes(view: &View<'_>) -> Vec<RoutePattern> {
+    let mut routes: Vec<RoutePattern> = Vec::new();
+    for node in view.list("routes") {
+        let Some(route) = read_text(node, &formats::route, view.cx) else { continue };
+        match routes.iter().find(|other| other.is_same(&route)) {
+            Some(other) => view.cx.wrong(node, format!("stands for the same requests as {:?}", other.as_str())),
+            None => routes.push(route),
+        }
+    }
+    let most = RoutePattern::MAX_PER_SERVICE;
+    if routes.len() > most {
+        view.wrong_at("routes", format!("has {} routes; allowed are up to {most}", routes.len()));
+    }
+    if !routes.is_empty() && view.flag("route_stats") == Some(false) {
+        view.warn_at("routes", "route_stats is false, so routes have no effect");
+    }
+    routes
 }
 
 fn versions(view: &View<'_>) -> BTreeMap<VersionName, Arc<VersionSpec>> {
@@ -106,6 +140,14 @@ pub(super) fn rule(view: &View<'_>) -> MatchRule {
     }
 }
 
+fn sticky(service: &str, view: &View<'_>) -> Option<Sticky> {
+    let session = (view.flag("session") == Some(true)).then(|| SessionSpec {
+        cookie: view.read("session_cookie", formats::cookie).unwrap_or_else(|| format!("sb_session_{service}")),
+        ttl: view.duration("session_ttl").unwrap_or(SESSION_TTL),
+    });
+    Some(Sticky { source: key_source(view)?, session })
+}
+
 fn key_source(view: &View<'_>) -> Option<KeySource> {
     if view.get("header").is_some() {
         return view.read("header", formats::header).map(KeySource::Header);
@@ -124,17 +166,35 @@ fn key_source(view: &View<'_>) -> Option<KeySource> {
 }
 
 /// Sources behind one that every request has are never looked at.
-fn check_sticky(view: &View<'_>, sticky: &[KeySource]) {
-    if sticky.len() > 1 && sticky.contains(&KeySource::Tenant) {
+fn check_sticky(view: &View<'_>, sticky: &[Sticky]) {
+    if sticky.len() > 1 && sticky.iter().any(|s| s.source == KeySource::Tenant) {
         view.wrong_at("sticky", "has tenant beside others; allowed is { tenant = true } alone, or sources without it");
         return;
     }
-    let always = |source: &KeySource| matches!(source, KeySource::Address | KeySource::Issued { .. });
+    let always = |s: &Sticky| matches!(s.source, KeySource::Address | KeySource::Issued { .. });
     if sticky.iter().position(always).is_some_and(|at| at + 1 < sticky.len()) {
         view.warn_at(
             "sticky",
             "every request has an address or gets an issued cookie; sources after it have no effect",
         );
+    }
+}
+
+/// A session's cookie must not be one that means something else.
+fn check_sessions(view: &View<'_>, sticky: &[Sticky], drain: bool) {
+    let key = |s: &Sticky| match &s.source {
+        KeySource::Cookie(name) | KeySource::Issued { name, .. } => Some(name.clone()),
+        _ => None,
+    };
+    let chooses = view.table("choose").read("cookie", formats::cookie);
+    let taken: Vec<_> = sticky.iter().filter_map(key).chain(chooses).collect();
+    let mut sessions = sticky.iter().filter_map(|s| s.session.as_ref());
+    if let Some(session) = sessions.clone().find(|s| taken.contains(&s.cookie)) {
+        let message = format!("the session's cookie {:?} is also another cookie of this service", session.cookie);
+        view.wrong_at("sticky", format!("{message}; allowed is a session_cookie of its own"));
+    }
+    if drain && sessions.next().is_none() {
+        view.warn_at("drain", "no sticky source keeps sessions, so drain has no effect");
     }
 }
 
@@ -151,6 +211,31 @@ fn choose(view: &View<'_>) -> Option<ChooseSpec> {
     })
 }
 
+/// `true`, or a table with what is not the default.
+fn rescue(service: &View<'_>) -> Option<RescueSpec> {
+    if service.flag("rescue") == Some(false) || service.get("rescue").is_none() {
+        return None;
+    }
+    let view = service.table("rescue");
+    let mut spec = RescueSpec::default();
+    if view.get("methods").is_some() {
+        spec.methods = view.read_list("methods", formats::method);
+    }
+    if view.get("statuses").is_some() {
+        spec.statuses = view.integers("statuses");
+    }
+    if view.get("grpc").is_some() {
+        spec.grpc = view.integers("grpc");
+    }
+    spec.budget = view.share("budget").unwrap_or(spec.budget);
+    spec.reserve = view.integer("reserve").unwrap_or(spec.reserve);
+    spec.rate = view.integer("rate");
+    if spec.budget == BasisPoints::ZERO && spec.reserve == 0 {
+        service.warn_at("rescue", "has a budget and a reserve of 0, so nothing is rescued; false says the same");
+    }
+    Some(spec)
+}
+
 fn headers(view: &View<'_>) -> HeaderSpec {
     let without = HeaderSpec::default();
     HeaderSpec {
@@ -163,6 +248,7 @@ fn headers(view: &View<'_>) -> HeaderSpec {
 /// Checks across services: rules that two services claim, and what needs tenants.
 pub(super) fn check_all(root: &View<'_>) {
     let identified = !root.table("tenants").list("identify").is_empty();
+    let asked = root.table("proxy").tables("tls").iter().any(|listener| listener.get("client_ca").is_some());
     let mut claimed: Vec<(MatchRule, &str)> = Vec::new();
     for (name, node) in root.entries("services") {
         let view = View::new(node, root.cx);
@@ -178,6 +264,12 @@ pub(super) fn check_all(root: &View<'_>) {
         }
         if !identified {
             check_without_tenants(&view);
+        }
+        if !asked && view.flag("client_certificate") == Some(true) {
+            view.wrong_at(
+                "client_certificate",
+                "is true and no client can show one; set proxy.tls.client_ca, or false",
+            );
         }
     }
 }

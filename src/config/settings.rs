@@ -45,8 +45,9 @@ pub struct ProxySettings {
     pub drain_timeout: Duration,
     /// How long `/readyz` answers 503 before the listeners close, 0 to 1 h.
     pub ready_delay: Duration,
-    /// Signs issued cookies, at least 32 characters; none: made at the first start and kept in the store.
-    pub cookie_secret: Option<String>,
+    /// The first signs cookies, all are accepted; at least 32 characters each. Empty: made at the first start and kept
+    /// in the store.
+    pub cookie_secret: Vec<String>,
     /// Unused connections to endpoints that are kept open, all endpoints together.
     pub upstream_keepalive: usize,
 }
@@ -62,7 +63,7 @@ impl Default for ProxySettings {
             access_log: AccessLog::default(),
             drain_timeout: Duration::from_secs(30),
             ready_delay: Duration::ZERO,
-            cookie_secret: None,
+            cookie_secret: Vec::new(),
             upstream_keepalive: 1024,
         }
     }
@@ -79,7 +80,7 @@ impl fmt::Debug for ProxySettings {
             .field("access_log", &self.access_log)
             .field("drain_timeout", &self.drain_timeout)
             .field("ready_delay", &self.ready_delay)
-            .field("cookie_secret", &self.cookie_secret.as_ref().map(|_| "[secret]"))
+            .field("cookie_secret", &self.cookie_secret.first().map(|_| "[secret]"))
             .field("upstream_keepalive", &self.upstream_keepalive)
             .finish()
     }
@@ -90,10 +91,14 @@ impl fmt::Debug for ProxySettings {
 pub struct TlsListener {
     /// The address. Port 0 is any free port.
     pub listen: SocketAddr,
-    /// Certificates, chosen by SNI; the first when none fits. At least one.
+    /// Certificates, chosen by SNI. At least one.
     pub certificates: Vec<CertificateFiles>,
     /// Authorities of which clients must have a certificate; none: clients need none.
     pub client_ca: Option<PathBuf>,
+    /// Clients without a certificate are refused only by services that need one.
+    pub client_certificates_optional: bool,
+    /// Clients that ask for a name without a certificate are refused instead of shown the first.
+    pub refuse_unknown_names: bool,
 }
 
 /// A certificate and its key in PEM files. Relative paths were joined to the folder of the configuration file.

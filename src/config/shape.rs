@@ -30,7 +30,8 @@ pub(super) fn check(node: &Node, kind: &Kind, cx: &Context<'_>) {
             }
         }
         (Value::Table(entries), Kind::Table(table)) => check_table(node, entries, table, cx),
-        (_, Kind::Either(one, other)) => check(node, if same_type(node, one) { one } else { other }, cx),
+        (_, Kind::Either(one, _)) if same_type(node, one) => check(node, one, cx),
+        (_, Kind::Either(_, other)) if same_type(node, other) => check(node, other, cx),
         _ => match scalar(node, kind) {
             Some(Ok(())) => {}
             Some(Err(message)) => cx.wrong(node, message),
@@ -58,6 +59,10 @@ fn scalar(node: &Node, kind: &Kind) -> Option<Result<(), String>> {
         (Value::Text(text), Kind::Duration(min, max)) => match formats::duration(text) {
             Ok(duration) => range((*min..=*max).contains(&duration), &format!("{text:?}")),
             Err(wrong) => bad(&format!("{text:?}"), &wrong),
+        },
+        (Value::Text(text) | Value::Date(text), Kind::Date) => match formats::date(text) {
+            Ok(_) => Ok(()),
+            Err(wrong) => bad(&shorten(text), &wrong),
         },
         (Value::Text(text), Kind::Choice(words)) => match words.contains(&text.as_str()) {
             true => Ok(()),
@@ -170,6 +175,7 @@ fn distance(a: &str, b: &str) -> usize {
 fn same_type(node: &Node, kind: &Kind) -> bool {
     match kind {
         Kind::Text(_) | Kind::Duration(..) | Kind::Choice(_) => matches!(node.value, Value::Text(_)),
+        Kind::Date => matches!(node.value, Value::Text(_) | Value::Date(_)),
         Kind::Bool | Kind::Mark => matches!(node.value, Value::Bool(_)),
         Kind::Integer(..) => matches!(node.value, Value::Integer(_)),
         Kind::Number(..) | Kind::Percent => matches!(node.value, Value::Integer(_) | Value::Float(_)),
@@ -198,6 +204,7 @@ pub(super) fn allowed(kind: &Kind) -> String {
             let (min, max) = (formats::size_text(*min), formats::size_text(*max));
             format!("a size from \"{min}\" to \"{max}\", in B, KiB, MiB, GiB or TiB, or as bytes")
         }
+        Kind::Date => "a date such as \"2026-12-31\", or a time such as \"2026-12-31T08:00:00Z\"".to_owned(),
         Kind::Choice(words) => words.iter().map(|w| format!("{w:?}")).collect::<Vec<_>>().join(", "),
         Kind::List(of, _) => format!("a list, each element {}", allowed(of)),
         Kind::Map(names, of) => format!("a table, each name {}, each value {}", names.allowed, allowed(of)),

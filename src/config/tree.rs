@@ -29,8 +29,8 @@ pub(super) enum Value {
     Float(f64),
     /// `true` or `false`.
     Bool(bool),
-    /// Date or time: TOML knows them, no key takes them.
-    Date,
+    /// Date or time as TOML writes them.
+    Date(String),
     /// `[…]`.
     List(Vec<Node>),
     /// `{…}` or `[…]` on a line of its own, in the order of the file.
@@ -47,7 +47,7 @@ impl Node {
             Value::Integer(_) => "an integer",
             Value::Float(_) => "a number",
             Value::Bool(_) => "true or false",
-            Value::Date => "a date",
+            Value::Date(_) => "a date",
             Value::List(_) => "a list",
             Value::Table(_) => "a table",
             Value::Broken => "something unreadable",
@@ -159,7 +159,7 @@ impl FromToml<'_> {
             DeValue::Integer(number) => integer(number).map(Value::Integer),
             DeValue::Float(number) => float(number.as_str()).map(Value::Float),
             DeValue::Boolean(flag) => Ok(Value::Bool(*flag)),
-            DeValue::Datetime(_) => Ok(Value::Date),
+            DeValue::Datetime(date) => Ok(Value::Date(date.to_string())),
             DeValue::Array(list) => Ok(self.list(list, path)),
             DeValue::Table(table) => Ok(self.table(table, path)),
         };

@@ -9,7 +9,7 @@ use super::kinds::Kind;
 use super::mistake::FieldMistake;
 use super::view::View;
 use super::{shape, tree};
-use crate::model::{HealthSpec, Rewrite, Timeouts, UpstreamTls, VersionSpec};
+use crate::model::{Deprecation, HealthSpec, Rewrite, Timeouts, UpstreamTls, VersionSpec};
 
 /// Reads a version as the admin API takes it: the same fields as in the file, `null` for absent ones. Variables are not
 /// replaced. `{tenant}` in endpoints is taken; whether tenants are identified at all is for the caller to ask.
@@ -71,6 +71,9 @@ pub fn version_to_json(spec: &VersionSpec) -> Json {
     if let Some(host) = &spec.host {
         out.insert("host".to_owned(), json!(host));
     }
+    if let Some(deprecated) = &spec.deprecated {
+        out.insert("deprecated".to_owned(), deprecation_to_json(deprecated));
+    }
     Json::Object(out)
 }
 
@@ -83,6 +86,19 @@ fn health_to_json(health: &HealthSpec) -> Json {
     out.insert("timeout".to_owned(), json!(duration_text(health.timeout)));
     out.insert("healthy_after".to_owned(), json!(health.healthy_after));
     out.insert("unhealthy_after".to_owned(), json!(health.unhealthy_after));
+    Json::Object(out)
+}
+
+/// Shows a deprecation with the fields of the file; a first moment of a day in UTC is shown as a date.
+pub fn deprecation_to_json(deprecated: &Deprecation) -> Json {
+    let mut out = Map::new();
+    out.insert("since".to_owned(), json!(formats::date_text(deprecated.since_s)));
+    if let Some(sunset_s) = deprecated.sunset_s {
+        out.insert("sunset".to_owned(), json!(formats::date_text(sunset_s)));
+    }
+    if let Some(link) = &deprecated.link {
+        out.insert("link".to_owned(), json!(link));
+    }
     Json::Object(out)
 }
 
@@ -110,7 +126,18 @@ pub(super) fn version(view: &View<'_>) -> Option<VersionSpec> {
             verify: tls.flag("verify").unwrap_or(true),
         }),
         host: view.read("host", formats::host_port),
+        deprecated: deprecation(&view.table("deprecated")),
     })
+}
+
+fn deprecation(view: &View<'_>) -> Option<Deprecation> {
+    let since_s = view.date("since")?;
+    let sunset_s = view.date("sunset");
+    if sunset_s.is_some_and(|sunset| sunset < since_s) {
+        let since = formats::date_text(since_s);
+        view.wrong_at("sunset", format!("is before the deprecation itself; allowed is {since} or later"));
+    }
+    Some(Deprecation { since_s, sunset_s, link: view.read("link", formats::link) })
 }
 
 fn distinct_endpoints(view: &View<'_>) {

@@ -126,6 +126,15 @@ impl<'a> View<'a> {
         }
     }
 
+    /// A list of whole numbers; what does not fit is left out: its range was checked before.
+    pub(super) fn integers<T: TryFrom<i64>>(&self, key: &str) -> Vec<T> {
+        let number = |node: &Node| match node.value {
+            Value::Integer(number) => T::try_from(number).ok(),
+            _ => None,
+        };
+        self.list(key).iter().filter_map(number).collect()
+    }
+
     /// A number.
     pub(super) fn number(&self, key: &str) -> Option<f64> {
         match self.get(key)?.value {
@@ -143,6 +152,14 @@ impl<'a> View<'a> {
     /// A duration.
     pub(super) fn duration(&self, key: &str) -> Option<Duration> {
         self.read(key, formats::duration)
+    }
+
+    /// A date or time as seconds since the Unix epoch.
+    pub(super) fn date(&self, key: &str) -> Option<i64> {
+        match &self.get(key)?.value {
+            Value::Text(text) | Value::Date(text) => formats::date(text).ok(),
+            _ => None,
+        }
     }
 
     /// A size in bytes.

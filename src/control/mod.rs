@@ -6,6 +6,7 @@
 
 mod board;
 mod error;
+mod keys;
 mod reload;
 mod start;
 mod writer;
@@ -19,11 +20,12 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 pub use board::{Board, ComparisonReport, ScopeKey};
 pub use error::{StartError, SubmitError};
+pub use keys::fresh_secret;
 pub use reload::ReloadReport;
 pub use start::{Parts, Started, start};
 
 use crate::config::Settings;
-use crate::model::{ChangeRequest, Event, EventQuery, State};
+use crate::model::{Author, ChangeRequest, Event, EventQuery, State};
 use crate::routing::Routes;
 use crate::store::{Store, StoreError};
 
@@ -72,6 +74,7 @@ pub struct View {
 enum Command {
     Submit { request: Box<ChangeRequest>, dry_run: bool, reply: oneshot::Sender<Result<Receipt, SubmitError>> },
     Reload { settings: Box<Settings>, reply: oneshot::Sender<Result<ReloadReport, SubmitError>> },
+    RotateKeys { author: Author, reason: String, reply: oneshot::Sender<Result<Receipt, SubmitError>> },
     Note { event: Box<Event> },
     Close { reply: oneshot::Sender<()> },
 }
@@ -106,6 +109,18 @@ impl Control {
     pub async fn reload(&self, settings: Settings) -> Result<ReloadReport, SubmitError> {
         let (reply, answer) = oneshot::channel();
         let command = Command::Reload { settings: Box::new(settings), reply };
+        self.commands.send(command).await.map_err(|_| SubmitError::Closed)?;
+        answer.await.map_err(|_| SubmitError::Closed)?
+    }
+
+    /// Signs cookies with a new key from now on; former ones are still accepted. The answer comes when the key is durable
+    /// and in effect here.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; the present keys stay.
+    pub async fn rotate_keys(&self, author: Author, reason: String) -> Result<Receipt, SubmitError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::RotateKeys { author, reason, reply };
         self.commands.send(command).await.map_err(|_| SubmitError::Closed)?;
         answer.await.map_err(|_| SubmitError::Closed)?
     }

@@ -8,16 +8,14 @@ use serde_json::Value;
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 
+use super::keys::{document_key, signer};
 use super::writer::Writer;
 use super::{Board, Control, LISTENER_LAG, QUEUE, StartError, View};
 use crate::config::Settings;
 use crate::model::{Author, Change, ChangeRequest, Commit, Document, DocumentKey, ServiceName, State};
-use crate::routing::{Context, CookieSigner, Routes};
+use crate::routing::{Context, Routes};
 use crate::store::{LastGood, Loaded, Store};
 use crate::telemetry::{Metrics, Tallies};
-
-/// Name of the document that holds the secret of issued cookies.
-const COOKIE_SECRET: &str = "cookie";
 
 /// What the control room is built from.
 pub struct Parts {
@@ -58,8 +56,7 @@ pub async fn start(parts: Parts) -> Result<Started, StartError> {
     };
     let mut state = State::from_documents(loaded.revision, &loaded.documents)?;
     let mut next_event = loaded.next_event;
-    let mut secrets: Vec<Document> =
-        loaded.documents.into_iter().filter(|d| matches!(d.key, DocumentKey::Secret(_))).collect();
+    let mut secrets = secrets_of(loaded.documents);
     if !read_only {
         begin_services(&settings, &*store, &mut state, &mut next_event).await?;
         keep_secret(&settings, &*store, &mut state, &mut secrets, fresh_secret).await?;
@@ -126,8 +123,8 @@ async fn keep_secret(
     secrets: &mut Vec<Document>,
     fresh: String,
 ) -> Result<(), StartError> {
-    let key = DocumentKey::Secret(COOKIE_SECRET.to_owned());
-    if settings.proxy.cookie_secret.is_some() || secrets.iter().any(|d| d.key == key) {
+    let key = document_key();
+    if !settings.proxy.cookie_secret.is_empty() || secrets.iter().any(|d| d.key == key) {
         return Ok(());
     }
     let revision = state.revision + 1;
@@ -138,10 +135,9 @@ async fn keep_secret(
     Ok(())
 }
 
-/// The configured secret signs; a stored one is still accepted, so that configuring one loses no session.
-pub(super) fn signer(settings: &Settings, secrets: &[Document]) -> CookieSigner {
-    let configured = settings.proxy.cookie_secret.iter().map(|s| s.as_bytes());
-    CookieSigner::new(configured.chain(secrets.iter().map(|d| d.body.as_bytes())))
+/// The documents that are not part of the state.
+pub(super) fn secrets_of(documents: Vec<Document>) -> Vec<Document> {
+    documents.into_iter().filter(|d| matches!(d.key, DocumentKey::Secret(_))).collect()
 }
 
 /// Milliseconds since the Unix epoch.

@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::Instant;
 
+use super::keys::{document_key, fresh_secret, rotated, signer};
 use super::reload::{ReloadReport, differences};
-use super::start::{begin, now_ms, signer};
+use super::start::{begin, now_ms, secrets_of};
 use super::{Command, Receipt, SubmitError, View};
 use crate::config::Settings;
-use crate::model::{Applied, Author, Change, ChangeRequest, Commit, Document, Event, EventKind, State};
+use crate::model::{Applied, Author, Change, ChangeError, ChangeRequest, Commit, Document, Event, EventKind, State};
 use crate::routing::{Context, Routes};
 use crate::store::{LastGood, Store, StoreError};
 use crate::telemetry::Metrics;
@@ -120,6 +121,10 @@ impl Writer {
             Command::Reload { settings, reply } => {
                 let result = self.reload(*settings).await;
                 self.metrics.reload(result.is_ok());
+                let _nobody_waits = reply.send(result);
+            }
+            Command::RotateKeys { author, reason, reply } => {
+                let result = self.rotate_keys(author, reason).await;
                 let _nobody_waits = reply.send(result);
             }
             Command::Note { event } => self.note(*event).await,
@@ -234,7 +239,11 @@ impl Writer {
         let unreadable =
             |e: crate::model::DocumentError| SubmitError::Store(StoreError::Invalid { detail: e.to_string() });
         let state = State::from_documents(loaded.revision, &loaded.documents).map_err(unreadable)?;
-        let routes = Routes::compile(&view.settings.structure, &state, &self.context, Some(&view.routes))?;
+        // The other process may have made new keys.
+        let secrets = secrets_of(loaded.documents);
+        let context = Context { signer: Arc::new(signer(&view.settings, &secrets)), ..self.context.clone() };
+        let routes = Routes::compile(&view.settings.structure, &state, &context, Some(&view.routes))?;
+        (self.context, self.secrets) = (context, secrets);
         self.next_event = loaded.next_event;
         let routes = Arc::new(routes);
         self.published.store(routes.clone());
@@ -278,6 +287,54 @@ impl Writer {
         event.after = json!(report);
         self.note(event).await;
         Ok(report)
+    }
+
+    async fn rotate_keys(&mut self, author: Author, reason: String) -> Result<Receipt, SubmitError> {
+        let view = self.view.load_full();
+        match self.attempt_rotation(&view, &author, &reason).await {
+            Err(SubmitError::Store(StoreError::Conflict { .. })) => {
+                self.catch_up(&view).await?;
+                let view = self.view.load_full();
+                self.attempt_rotation(&view, &author, &reason).await
+            }
+            other => other,
+        }
+    }
+
+    async fn attempt_rotation(&mut self, view: &View, author: &Author, reason: &str) -> Result<Receipt, SubmitError> {
+        if view.read_only {
+            return Err(SubmitError::ReadOnly);
+        }
+        if !view.settings.proxy.cookie_secret.is_empty() {
+            let why = "proxy.cookie_secret of the configuration signs cookies; \
+                       put the new secret in front of the present one there, as [\"new\", \"old\"], and reload";
+            return Err(ChangeError::Invalid(why.to_owned()).into());
+        }
+        if !self.unconfirmed.is_empty() {
+            return Err(SubmitError::Unconfirmed { waiting: self.unconfirmed.len() });
+        }
+        let (body, before, after) = rotated(&self.secrets, &fresh_secret());
+        let (before, after) = (json!({ "keys": before }), json!({ "keys": after }));
+        let expected = view.state.revision;
+        let revision = expected + 1;
+        let secrets = vec![Document { key: document_key(), revision, body }];
+        let context = Context { signer: Arc::new(signer(&view.settings, &secrets)), ..self.context.clone() };
+        let state = State { revision, ..view.state.clone() };
+        let routes = Routes::compile(&view.settings.structure, &state, &context, Some(&view.routes))?;
+        let mut event = plain_event(EventKind::KeysRotated, revision);
+        (event.id, event.author, event.reason) = (self.next_event, author.clone(), reason.to_owned());
+        (event.before, event.after) = (before.clone(), after.clone());
+        let puts = secrets.iter().map(|d| (d.key.clone(), d.body.clone())).collect();
+        let commit = Commit { expected, revision, puts, deletes: Vec::new(), events: vec![event] };
+        let committed = self.store.commit(commit.clone()).await;
+        let first = committed.inspect_err(|e| {
+            self.metrics.set_store_up(matches!(e, StoreError::Conflict { .. }));
+        })?;
+        self.next_event = first + 1;
+        (self.context, self.secrets) = (context, secrets);
+        self.publish(view, Applied { state, commit, document_revision: revision, after: after.clone() }, routes);
+        let (event, dry_run, unconfirmed) = (Some(first), false, false);
+        Ok(Receipt { revision, document_revision: revision, event, dry_run, unconfirmed, before, after })
     }
 
     async fn note(&mut self, mut event: Event) {

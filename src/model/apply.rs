@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::apply_operations::tenant_of;
 use super::change::{Applied, Change, ChangeError, ChangeRequest, scope_of};
 use super::document::{Commit, DOCUMENT_FORMAT, DocumentKey};
 use super::event::{Author, Event, EventKind};
@@ -126,6 +127,12 @@ impl Next<'_> {
             Change::SetBaseline(version) => self.set_baseline(version),
             Change::PutVersion(version, spec) => self.put_version(version, spec),
             Change::DeleteVersion(version) => self.delete_version(version),
+            Change::SetMaintenance { tenant, message, retry_after_s } => {
+                self.set_maintenance(tenant.as_ref(), message, *retry_after_s)
+            }
+            Change::ClearMaintenance { tenant } => self.clear_maintenance(tenant.as_ref()),
+            Change::DisableVersion(version) => self.disable_version(version),
+            Change::EnableVersion(version) => self.enable_version(version),
         }
     }
 
@@ -134,7 +141,7 @@ impl Next<'_> {
         let mut state = self.state.clone();
         state.revision = self.revision;
         let mut commit = Commit { expected: self.state.revision, revision: self.revision, ..Commit::default() };
-        let (mut tenant, mut group) = (None, None);
+        let (mut tenant, mut group) = (tenant_of(&self.request.change).cloned(), None);
         if let Some(scope) = scope_of(&self.request.change) {
             match scope {
                 Scope::Service => {}
@@ -285,8 +292,11 @@ impl Next<'_> {
     }
 
     fn set_split(&mut self, scope: &Scope, weights: &Weights) -> Result<Outcome, ChangeError> {
-        for (version, _) in weights.iter() {
+        for (version, share) in weights.iter() {
             self.known(version)?;
+            if share > BasisPoints::ZERO {
+                self.not_disabled(version)?;
+            }
         }
         let live = self.live()?.clone();
         let weights = &self.with_shared_names(&live, weights);
@@ -370,19 +380,16 @@ impl Next<'_> {
         if !has_share && self.request.author == Author::Autopilot && *scope != Scope::Service {
             return Err(ChangeError::Nothing(format!("{scope} has no traffic on a canary")));
         }
-        let mut target: Vec<_> = before
-            .iter()
-            .filter(|(v, _)| !canaries.contains(v) && **v != live.baseline)
-            .map(|(v, s)| (v.clone(), s))
-            .collect();
-        let kept: u16 = target.iter().map(|(_, s)| s.points()).sum();
-        target.push((live.baseline.clone(), BasisPoints::new(BUCKETS - kept).unwrap_or(BasisPoints::ALL)));
-        let weights = Weights::new(target).map_err(|e| ChangeError::Invalid(e.to_string()))?;
+        let weights = weights_without(&before, &canaries, &live.baseline)?;
         let named =
             canaries.iter().max_by_key(|c| before.share(c.as_str())).cloned().unwrap_or_else(|| live.baseline.clone());
         let rolled_back = RolledBack { version: named.clone(), at_ms: self.now_ms, event: self.next_event };
         let mut next = now.reweighted(&weights, &live.baseline, now.salt, self.revision);
         next.rolled_back = Some(rolled_back.clone());
+        if *scope != Scope::Service {
+            // For the whole service the bars below say it.
+            canaries.iter().for_each(|canary| next.recalls.note(canary, self.revision));
+        }
         self.put_split(scope, next)?;
         if *scope == Scope::Service {
             // Groups and tenants with splits of their own go back too, without touching their documents.
@@ -497,6 +504,19 @@ impl State {
         live.is_some_and(|live| names(&live.split) || live.groups.values().any(names))
             || self.tenants.get(service).is_some_and(|t| t.values().any(|own| names(&own.split)))
     }
+}
+
+/// The shares when the baseline has those of these canaries.
+pub(super) fn weights_without(
+    before: &Weights,
+    canaries: &[VersionName],
+    baseline: &VersionName,
+) -> Result<Weights, ChangeError> {
+    let stays = |v: &VersionName| !canaries.contains(v) && v != baseline;
+    let mut target: Vec<_> = before.iter().filter(|(v, _)| stays(v)).map(|(v, s)| (v.clone(), s)).collect();
+    let kept: u16 = target.iter().map(|(_, s)| s.points()).sum();
+    target.push((baseline.clone(), BasisPoints::new(BUCKETS - kept).unwrap_or(BasisPoints::ALL)));
+    Weights::new(target).map_err(|e| ChangeError::Invalid(e.to_string()))
 }
 
 fn pins_to(pins: &Pins, versions: &[VersionName]) -> usize {

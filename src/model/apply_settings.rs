@@ -14,6 +14,13 @@ use super::state::{Hold, Pin, Pins};
 impl Next<'_> {
     pub(super) fn set_pin(&mut self, target: &PinTarget, pin: &Pin) -> Result<Outcome, ChangeError> {
         self.known(pin.version())?;
+        match pin {
+            Pin::Version(version) => self.not_disabled(version)?,
+            Pin::Exclude(_) => {}
+            Pin::Suspended(_) => {
+                return Err(ChangeError::Invalid("a pin is suspended by disabling its version only".to_owned()));
+            }
+        }
         let live = self.live()?.clone();
         if matches!(pin, Pin::Exclude(v) if *v == live.baseline) {
             return Err(ChangeError::Invalid(format!("{} is the baseline and cannot be excluded", live.baseline)));
@@ -74,6 +81,7 @@ impl Next<'_> {
 
     pub(super) fn set_baseline(&mut self, version: &VersionName) -> Result<Outcome, ChangeError> {
         self.known(version)?;
+        self.not_disabled(version)?;
         let live = self.live()?.clone();
         if live.pins.iter().any(|p| matches!(p, Pin::Exclude(v) if v == version)) {
             return Err(ChangeError::Invalid(format!("{version} is excluded by a pin; remove the pin first")));
@@ -108,12 +116,14 @@ impl Next<'_> {
         if let Some(uses) = self.state.uses_of(&self.request.service, version) {
             return Err(ChangeError::InUse { service: self.request.service.clone(), version: version.clone(), uses });
         }
-        // A bar outlives its version while splits from before it still name that version: they must not come to life.
+        // A bar outlives its version while splits from before it still lead there, by name or by way of another bar: they
+        // must not come to life.
         let named = self.state.is_named(&self.request.service, version);
         let edit = self.edit()?;
-        if !named {
+        if !named && !edit.bars.values().any(|bar| bar.to == *version) {
             edit.bars.remove(version);
         }
+        edit.disabled.remove(version);
         let before = edit.versions.remove(version);
         let before = before.ok_or_else(|| ChangeError::NotThere { what: format!("version {version}") })?;
         Ok(Outcome::new(EventKind::VersionDeleted, json!(before), Value::Null).about(version))

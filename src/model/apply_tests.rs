@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::super::apply_operations::tenant_of;
 use super::super::change::PinTarget;
 use super::super::spec::VersionSpec;
 use super::*;
@@ -58,6 +59,7 @@ fn some_version(port: u16) -> Arc<VersionSpec> {
         http2: false,
         tls: None,
         host: None,
+        deprecated: None,
     })
 }
 
@@ -66,6 +68,7 @@ fn some_service(name: &str, versions: &[&str], salt: Option<&str>) -> (ServiceNa
         name: service(name),
         rules: Vec::new(),
         sticky: Vec::new(),
+        drain: false,
         baseline: version(versions[0]),
         split: Weights::all_on(version(versions[0])),
         salt: salt.map(str::to_owned),
@@ -74,7 +77,15 @@ fn some_service(name: &str, versions: &[&str], salt: Option<&str>) -> (ServiceNa
         guard: Arc::new(GuardSpec::default()),
         headers: HeaderSpec::default(),
         retries: 0,
+        deadline: std::time::Duration::from_secs(60),
+        rescue: None,
+        client_certificate: false,
+        skew: Vec::new(),
         body_limit: None,
+        shadow: None,
+        maintenance: Default::default(),
+        route_stats: true,
+        routes: Vec::new(),
     };
     (spec.name.clone(), Arc::new(spec))
 }
@@ -214,7 +225,7 @@ impl House {
         let (group, tenant) = match scope_of(&request.change) {
             Some(Scope::Group(group)) => (Some(group), None),
             Some(Scope::Tenant(tenant)) => (None, Some(tenant)),
-            _ => (None, None),
+            _ => (None, tenant_of(&request.change)),
         };
         assert_eq!((event.group.as_ref(), event.tenant.as_ref()), (group, tenant));
     }
@@ -413,6 +424,10 @@ mod each_change {
     }
 }
 
+#[cfg(test)]
+#[path = "apply_operations_tests.rs"]
+mod operations;
+
 mod refusals {
     use super::*;
 
@@ -426,6 +441,7 @@ mod refusals {
             ChangeError::StaleRevision { .. } => "stale revision",
             ChangeError::StaleAttempt { .. } => "stale attempt",
             ChangeError::InUse { .. } => "in use",
+            ChangeError::Disabled { .. } => "disabled",
             ChangeError::Invalid(_) => "invalid",
             ChangeError::Nothing(_) => "nothing",
         }
@@ -447,6 +463,10 @@ mod refusals {
             Change::SetBaseline(version("2")),
             Change::PutVersion(version("4"), some_version(7_004)),
             Change::DeleteVersion(version("4")),
+            Change::SetMaintenance { tenant: None, message: String::new(), retry_after_s: 60 },
+            Change::ClearMaintenance { tenant: None },
+            Change::DisableVersion(version("2")),
+            Change::EnableVersion(version("2")),
         ]
     }
 
@@ -771,6 +791,20 @@ mod braking {
     }
 
     #[test]
+    fn a_bar_stays_while_another_bar_leads_to_its_version() {
+        let mut house = House::new().does_all([
+            set(of_tenant("acme"), "1=50 2=50"),
+            Change::PutVersion(version("4"), some_version(7_004)),
+            Change::SetBaseline(version("4")),
+            rollback(Scope::Service, Some("2")),
+        ]);
+        assert_eq!(house.shares(&of_tenant("acme")), "1=50 4=50", "the baseline of that time took over");
+        house = house.does_all([Change::SetBaseline(version("1")), rollback(Scope::Service, Some("4"))]);
+        house.does(Change::DeleteVersion(version("4")));
+        assert_eq!(house.shares(&of_tenant("acme")), "1=100", "and who took over from it keeps it");
+    }
+
+    #[test]
     fn a_barred_version_has_nothing_to_hold_back() {
         let mut house = House::new().does_all([set(of_tenant("acme"), "1=50 2=50"), rollback(Scope::Service, None)]);
         assert!(matches!(house.refuses(brake(of_tenant("acme"), 5.0)), ChangeError::Nothing(_)));
@@ -886,6 +920,10 @@ mod at_random {
             3 => any_version().prop_map(Change::SetBaseline),
             4 => any_version().prop_map(|v| Change::PutVersion(v, some_version(7_009))),
             4 => any_version().prop_map(Change::DeleteVersion),
+            2 => any_version().prop_map(Change::DisableVersion),
+            2 => any_version().prop_map(Change::EnableVersion),
+            1 => Just(Change::SetMaintenance { tenant: None, message: String::new(), retry_after_s: 60 }),
+            1 => Just(Change::ClearMaintenance { tenant: None }),
         ]
     }
 
@@ -910,6 +948,7 @@ mod at_random {
                     bars.insert((name.clone(), v.clone()), house.state.revision);
                 }
             }
+            Change::DisableVersion(v) => drop(bars.insert((name.clone(), v.clone()), house.state.revision)),
             // Who is trusted is barred no more.
             Change::SetBaseline(v) => drop(bars.remove(&(name.clone(), v.clone()))),
             _ => {}
@@ -927,6 +966,14 @@ mod at_random {
                 let shares = live.weights_in_effect(&split);
                 assert_eq!(shares.iter().map(|(_, s)| u64::from(s.points())).sum::<u64>(), u64::from(BUCKETS));
                 check_slices(house, name, live, &split, &shares);
+                for disabled in live.disabled.keys() {
+                    assert_eq!(
+                        shares.share(disabled.as_str()),
+                        BasisPoints::ZERO,
+                        "{name} {scope}: {disabled} is disabled"
+                    );
+                    assert!(*disabled != live.baseline, "{name}: the baseline is disabled");
+                }
                 for ((_, barred), revision) in bars.iter().filter(|((s, _), _)| s == name) {
                     let back = split.attempt > *revision || shares.share(barred.as_str()) == BasisPoints::ZERO;
                     assert!(back, "{name} {scope}: {barred} was rolled back at {revision}: {split:?}");

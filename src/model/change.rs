@@ -74,6 +74,24 @@ pub enum Change {
     PutVersion(VersionName, Arc<VersionSpec>),
     /// Removes a registered version.
     DeleteVersion(VersionName),
+    /// Answers a service's or a tenant's requests with 503, or changes how.
+    SetMaintenance {
+        /// Only this tenant's.
+        tenant: Option<TenantName>,
+        /// What clients read; may be empty.
+        message: String,
+        /// When clients should try again, in seconds.
+        retry_after_s: u64,
+    },
+    /// Serves them again.
+    ClearMaintenance {
+        /// Only this tenant's.
+        tenant: Option<TenantName>,
+    },
+    /// Takes a version out of every split, at once.
+    DisableVersion(VersionName),
+    /// Lets splits and pins name the version again.
+    EnableVersion(VersionName),
 }
 
 /// Who is pinned.
@@ -166,6 +184,21 @@ pub enum ChangeError {
         version: VersionName,
         /// By what.
         uses: String,
+    },
+    /// The version is disabled.
+    #[error(
+        "version {version} of {service} is disabled by {author} ({reason}) and gets no traffic; enable it first: \
+         switchback versions enable {service} {version}"
+    )]
+    Disabled {
+        /// The service.
+        service: ServiceName,
+        /// The version.
+        version: VersionName,
+        /// Who disabled it.
+        author: String,
+        /// Why, in quotes, or that there is no reason.
+        reason: String,
     },
     /// The change makes no sense.
     #[error("{0}")]

@@ -43,13 +43,23 @@ pub enum EventKind {
     VersionPut,
     /// A version was removed.
     VersionDeleted,
+    /// A new key signs cookies.
+    KeysRotated,
+    /// A service's or a tenant's requests are answered with 503, or otherwise than before.
+    MaintenanceOn,
+    /// They are served again.
+    MaintenanceOff,
+    /// A version was taken out of every split.
+    VersionDisabled,
+    /// Splits and pins may name the version again.
+    VersionEnabled,
     /// The configuration file was read again.
     Reloaded,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 22] = [
         Self::ServiceAdded,
         Self::SplitSet,
         Self::SplitCleared,
@@ -66,6 +76,11 @@ impl EventKind {
         Self::BaselineSet,
         Self::VersionPut,
         Self::VersionDeleted,
+        Self::KeysRotated,
+        Self::MaintenanceOn,
+        Self::MaintenanceOff,
+        Self::VersionDisabled,
+        Self::VersionEnabled,
         Self::Reloaded,
     ];
 
@@ -88,6 +103,11 @@ impl EventKind {
             Self::BaselineSet => "baseline_set",
             Self::VersionPut => "version_put",
             Self::VersionDeleted => "version_deleted",
+            Self::KeysRotated => "keys_rotated",
+            Self::MaintenanceOn => "maintenance_on",
+            Self::MaintenanceOff => "maintenance_off",
+            Self::VersionDisabled => "version_disabled",
+            Self::VersionEnabled => "version_enabled",
             Self::Reloaded => "reloaded",
         }
     }

@@ -4,12 +4,19 @@
 //! function gives the same answer in every process and in every test.
 
 mod apply;
+mod apply_operations;
 mod apply_settings;
 mod change;
+mod deprecation;
 mod document;
 mod event;
 mod guard;
+mod json_path;
+mod maintenance;
 mod names;
+mod recall;
+mod route_pattern;
+mod shadow;
 mod share;
 mod spec;
 mod split;
@@ -17,14 +24,21 @@ mod state;
 mod tenant_map;
 
 pub use change::{Applied, Change, ChangeError, ChangeRequest, PinTarget, scope_of};
+pub use deprecation::Deprecation;
 pub use document::{Commit, DOCUMENT_FORMAT, Document, DocumentKey};
 pub use event::{Author, Event, EventKind, EventQuery};
 pub use guard::{GuardSpec, PlainLimits};
+pub use json_path::{JsonPath, JsonPathError, PathSegment};
+pub use maintenance::{Disabled, InMaintenance, Maintenance, MaintenanceSpec};
 pub use names::{GroupName, NameError, ServiceName, TenantName, UserName, VersionName};
+pub use recall::Recalls;
+pub use route_pattern::{RoutePattern, RoutePatternError, RouteSegment};
+pub use shadow::ShadowSpec;
 pub use share::{BUCKETS, BasisPoints, ShareError, Weights};
 pub use spec::{
     ChooseSpec, Conflict, EndpointError, EndpointSpec, HeaderSpec, HealthSpec, JwtKey, JwtSpec, KeySource, MatchRule,
-    Rewrite, ServiceSpec, Structure, TenantSource, TenantsSpec, Timeouts, UnknownTenant, UpstreamTls, VersionSpec,
+    RescueSpec, Rewrite, ServiceSpec, SessionSpec, Sticky, Structure, TenantSource, TenantsSpec, Timeouts,
+    UnknownTenant, UpstreamTls, VersionSpec,
 };
 pub use split::{Brake, Bucket, RolledBack, Slice, Slices, Split, derive_salt};
 pub use state::{Bar, DocumentError, Hold, Pin, Pins, Scope, ServiceState, State, TenantState};

@@ -8,9 +8,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::deprecation::Deprecation;
 use super::guard::GuardSpec;
+use super::maintenance::MaintenanceSpec;
 use super::names::{GroupName, ServiceName, TenantName, VersionName};
-use super::share::Weights;
+use super::route_pattern::RoutePattern;
+use super::shadow::ShadowSpec;
+use super::share::{BasisPoints, Weights};
 
 /// Everything the routes are compiled from besides the state.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -121,7 +125,9 @@ pub struct ServiceSpec {
     /// Requests that belong to it: any of these rules.
     pub rules: Vec<MatchRule>,
     /// Where the key comes from: the first source that is present. Empty: every request is drawn afresh.
-    pub sticky: Vec<KeySource>,
+    pub sticky: Vec<Sticky>,
+    /// Whether sessions leave a version as soon as its share is 0.
+    pub drain: bool,
     /// The baseline a service starts with.
     pub baseline: VersionName,
     /// The split a service starts with.
@@ -138,8 +144,24 @@ pub struct ServiceSpec {
     pub headers: HeaderSpec,
     /// How often a request may be sent to another endpoint of its version when nothing was sent yet, 0 to 5.
     pub retries: u32,
+    /// From the request's head until its answer's head, all attempts together; not for streams.
+    pub deadline: Duration,
+    /// When a request that failed on the canary is answered by the baseline; none: never.
+    pub rescue: Option<RescueSpec>,
+    /// Whether clients must have shown a verified certificate.
+    pub client_certificate: bool,
+    /// Path prefixes below which a version's 404 is looked for at the other versions; each begins with `/`.
+    pub skew: Vec<String>,
     /// Largest request body in bytes; none: the proxy's limit.
     pub body_limit: Option<u64>,
+    /// What is copied to a version that users do not see.
+    pub shadow: Option<Arc<ShadowSpec>>,
+    /// How it answers in maintenance, and who passes.
+    pub maintenance: MaintenanceSpec,
+    /// Whether requests are counted by route.
+    pub route_stats: bool,
+    /// Routes that the operator names, at most [`RoutePattern::MAX_PER_SERVICE`].
+    pub routes: Vec<RoutePattern>,
 }
 
 /// One rule: all that is given must hold.
@@ -153,6 +175,24 @@ pub struct MatchRule {
     pub headers: Vec<(http::HeaderName, Option<String>)>,
     /// Methods of which one must be used; empty: any.
     pub methods: Vec<http::Method>,
+}
+
+/// A place that keys come from, and whether what it gives keeps a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sticky {
+    /// The place.
+    pub source: KeySource,
+    /// How sessions are kept; none: keys follow the split.
+    pub session: Option<SessionSpec>,
+}
+
+/// How a session is kept on its version while new ones follow the split.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionSpec {
+    /// Name of the cookie that holds it.
+    pub cookie: String,
+    /// How long it lasts without a request, 1 min to 30 days.
+    pub ttl: Duration,
 }
 
 /// Where the key of a request comes from.
@@ -191,6 +231,38 @@ impl std::fmt::Debug for ChooseSpec {
         let secret = self.secret.as_ref().map(|_| "[secret]");
         let Self { header, cookie, .. } = self;
         write!(f, "ChooseSpec {{ header: {header:?}, cookie: {cookie:?}, secret: {secret:?} }}")
+    }
+}
+
+/// When a request that failed on the canary is answered by the baseline in the same breath.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RescueSpec {
+    /// Methods of requests that may be sent twice. Others are rescued only when nothing was sent, or when the client says
+    /// by `idempotency-key` that twice is once.
+    pub methods: Vec<http::Method>,
+    /// Statuses of the canary that count as failed, 500 to 599.
+    pub statuses: Vec<u16>,
+    /// gRPC statuses in the header of an answer that count as failed, 1 to 16.
+    pub grpc: Vec<u16>,
+    /// At most so many rescues for each request that the baseline gets anyway.
+    pub budget: BasisPoints,
+    /// So many rescues per second are within the budget even when the baseline gets little.
+    pub reserve: u32,
+    /// No more rescues per second than this, whatever the budget; none: the budget alone.
+    pub rate: Option<u32>,
+}
+
+impl Default for RescueSpec {
+    fn default() -> Self {
+        use http::Method;
+        Self {
+            methods: vec![Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE],
+            statuses: vec![500, 502, 503, 504],
+            grpc: vec![14],
+            budget: BasisPoints::new(2_000).unwrap_or(BasisPoints::ALL),
+            reserve: 5,
+            rate: None,
+        }
     }
 }
 
@@ -237,6 +309,9 @@ pub struct VersionSpec {
     /// What the `host` header says towards the endpoints; none: what the client said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
+    /// Set while clients are told to move away from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deprecated: Option<Deprecation>,
 }
 
 /// An address of a version.

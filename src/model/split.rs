@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::names::VersionName;
+use super::recall::Recalls;
 use super::share::{BUCKETS, BasisPoints, Weights};
 
 /// One of the 10 000 places a key can fall into.
@@ -84,6 +85,9 @@ pub struct Split {
     /// Present after a rollback until the split is set again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rolled_back: Option<RolledBack>,
+    /// Rollbacks of this scope, for sessions that began before them.
+    #[serde(default, skip_serializing_if = "Recalls::is_empty")]
+    pub recalls: Recalls,
 }
 
 impl Split {
@@ -97,7 +101,15 @@ impl Split {
             end += share.points();
             slices.push(Slice { end, version: version.clone() });
         }
-        Self { epoch: revision, attempt: revision, salt, slices, brake: None, rolled_back: None }
+        Self {
+            epoch: revision,
+            attempt: revision,
+            salt,
+            slices,
+            brake: None,
+            rolled_back: None,
+            recalls: Recalls::default(),
+        }
     }
 
     /// The owner of a bucket.
@@ -125,7 +137,8 @@ impl Split {
     /// was on one version, so that not the same users go first each time.
     pub fn reweighted(&self, weights: &Weights, baseline: &VersionName, fresh_salt: u64, revision: u64) -> Self {
         if self.weights().sole().is_some() && self.brake.is_none() {
-            return Self::new(weights, baseline, fresh_salt, revision);
+            let recalls = self.recalls.clone();
+            return Self { recalls, ..Self::new(weights, baseline, fresh_salt, revision) };
         }
         Self {
             epoch: revision,
@@ -134,6 +147,7 @@ impl Split {
             slices: move_buckets(&self.slices, weights),
             brake: None,
             rolled_back: None,
+            recalls: self.recalls.clone(),
         }
     }
 
@@ -168,6 +182,11 @@ impl Split {
     pub fn released(&self, revision: u64) -> Option<Self> {
         let brake = self.brake.as_ref()?;
         Some(Self { epoch: revision, slices: brake.slices.clone(), brake: None, ..self.clone() })
+    }
+
+    /// Whether a brake takes some of the version's share away now.
+    pub fn holds_back(&self, version: &str) -> bool {
+        self.brake.as_ref().is_some_and(|b| share_in(&self.slices, version) < share_in(&b.slices, version))
     }
 
     /// The attempt that the split follows while it is only a brake on what its scope inherits.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::document::{DOCUMENT_FORMAT, Document, DocumentKey};
 use super::event::Author;
+use super::maintenance::{Disabled, InMaintenance};
 use super::names::{GroupName, ServiceName, TenantName, UserName, VersionName};
 use super::share::{BasisPoints, Weights};
 use super::spec::VersionSpec;
@@ -55,6 +56,12 @@ pub struct ServiceState {
     /// Versions rolled back for the whole service: splits of an epoch up to the bar's give their share to the baseline.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub bars: BTreeMap<VersionName, Bar>,
+    /// What is answered with 503 for now.
+    #[serde(default, skip_serializing_if = "InMaintenance::is_empty")]
+    pub maintenance: InMaintenance,
+    /// Versions that get no traffic, however it would come to them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub disabled: BTreeMap<VersionName, Disabled>,
 }
 
 /// A version that lost all its traffic in every scope.
@@ -122,13 +129,15 @@ pub enum Pin {
     Version(VersionName),
     /// Never goes to this version; the baseline takes its place.
     Exclude(VersionName),
+    /// Went to this version until it was disabled; goes to the baseline until it is set again.
+    Suspended(VersionName),
 }
 
 impl Pin {
     /// The version that the pin names.
     pub fn version(&self) -> &VersionName {
         match self {
-            Self::Version(version) | Self::Exclude(version) => version,
+            Self::Version(version) | Self::Exclude(version) | Self::Suspended(version) => version,
         }
     }
 }
@@ -180,7 +189,14 @@ impl ServiceState {
             versions: BTreeMap::new(),
             hold: None,
             bars: BTreeMap::new(),
+            maintenance: InMaintenance::default(),
+            disabled: BTreeMap::new(),
         }
+    }
+
+    /// Whether a version gets no traffic because somebody said so.
+    pub fn is_disabled(&self, version: &VersionName) -> bool {
+        !self.disabled.is_empty() && self.disabled.contains_key(version)
     }
 
     /// Whether a split gives this version nothing because the version was rolled back for the whole service since.

@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
+use super::detour::Detour;
 use super::headers::Origin;
+use super::maintenance::Closed;
 use super::outcome::AttemptError;
+use super::shadow::Sample;
 use crate::routing::{InUse, ServiceRoute, VersionRoute};
 use crate::telemetry::Ticket;
 
@@ -35,6 +38,14 @@ pub(super) struct RequestContext {
     tried: [Option<SocketAddr>; TRIED],
     /// How often it was sent on.
     pub attempts: u32,
+    /// How often it was sent to the version that has it now.
+    pub tries: u32,
+    /// The version that has it instead of the assigned one.
+    pub detour: Option<Detour>,
+    /// Whether it was asked for a rescue.
+    pub rescue_asked: bool,
+    /// Microseconds from which on the service's deadline counts.
+    pub waiting_since_us: u64,
     /// Status of the version's answer, once it came.
     pub upstream_status: Option<u16>,
     /// gRPC status of the answer, from its header or trailer.
@@ -47,8 +58,12 @@ pub(super) struct RequestContext {
     pub body_limit: Option<u64>,
     /// Whether the request's body had not ended when it was sent on.
     pub uploading: bool,
+    /// Remembered for the shadow, when the request is one to copy.
+    pub shadow: Option<Box<Sample>>,
     /// Set when the proxy refused the request: one word.
     pub refused: Option<&'static str>,
+    /// Set when its service or tenant is in maintenance.
+    pub closed: Option<Box<Closed>>,
     /// The request's id, made here or taken over.
     pub request_id: Option<HeaderValue>,
 }
@@ -65,6 +80,19 @@ pub(super) struct Assigned {
     pub stream: bool,
     /// A key to give to the client: the whole `set-cookie` value.
     pub cookie: Option<HeaderValue>,
+    /// The same for the session.
+    pub session: Option<HeaderValue>,
+    /// Whether the client asked for this version: no other may answer in its place.
+    pub wanted: bool,
+    /// Whether some version must never serve this request.
+    pub restricted: bool,
+}
+
+impl Assigned {
+    /// The version that has the request now.
+    pub fn serving<'a>(&'a self, detour: &'a Option<Detour>) -> &'a Arc<VersionRoute> {
+        detour.as_ref().map_or(&self.version, |detour| &detour.version)
+    }
 }
 
 impl RequestContext {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -14,18 +15,23 @@ use pingora::prelude::{Error, Result};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 
-use super::clock::{Clock, unix_ms, unix_s};
-use super::context::{Assigned, RequestContext, set_cookie};
-use super::endpoints::{EndpointKeeper, is_label};
+use super::admit::Refuse;
+use super::clock::{Clock, unix_ms};
+use super::context::RequestContext;
+use super::detour;
+use super::endpoints::EndpointKeeper;
 use super::errors::{kind_of, side_of};
 use super::front;
-use super::headers::{self, BadHead, HeadLimits, Origin};
+use super::headers;
 use super::outcome::{self, AttemptError, ErrorKind, Facts, Side};
 use super::refusal;
+use super::rescue::{self, Failed};
+use super::route_stats;
+use super::shadow::{Queue, X_SHADOW};
 use super::upstream;
 use crate::config::Settings;
-use crate::routing::{self, Decision, Drawn, Head, InUse, Routes, Silent};
-use crate::telemetry::{AccessLine, AccessLog, Draw, Metrics, Start};
+use crate::routing::{self, InUse, Routes, VersionRoute};
+use crate::telemetry::{AccessLine, AccessLog, Fault, Metrics};
 
 /// Answers up to this size in bytes are handed to the kernel at once.
 const SMALL_ANSWER: u64 = 4 << 10;
@@ -39,93 +45,11 @@ pub(super) struct Gateway {
     pub access_log: Option<Arc<AccessLog>>,
     pub clock: Clock,
     pub draining: Arc<std::sync::atomic::AtomicBool>,
-}
-
-/// Why a request is not sent on.
-struct Refuse {
-    status: u16,
-    word: &'static str,
+    pub shadow: Queue,
 }
 
 impl Gateway {
-    /// Everything that can be said before any I/O towards the service.
-    fn admit(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<(), Refuse> {
-        let settings = (self.settings)();
-        let limits = &settings.proxy.limits;
-        let head_limits = HeadLimits { size: limits.header_size, headers: limits.headers };
-        let facts = headers::check(session.req_header(), head_limits).map_err(|bad| match bad {
-            BadHead::Malformed => Refuse { status: 400, word: "malformed" },
-            BadHead::TooLarge => Refuse { status: 431, word: "header_too_large" },
-        })?;
-        let draining = self.draining.load(std::sync::atomic::Ordering::Relaxed);
-        session.set_keepalive(if draining { None } else { Some(limits.keepalive_timeout.as_secs().max(1)) });
-        if !session.as_mut().is_body_done() {
-            session.set_read_timeout(Some(limits.body_timeout));
-        }
-        ctx.write_timeout = limits.write_timeout;
-        let client = client_ip(session);
-        let trusted = settings.proxy.trusted.iter().any(|net| net.contains(&client));
-        let random = rand::random();
-        let routes = self.routes.load();
-        let header = session.req_header();
-        let head = Head {
-            method: &header.method,
-            host: headers::host(header),
-            path: header.uri.path(),
-            headers: &header.headers,
-            address: client,
-            trusted,
-            random,
-            now_s: if routes.identifier.needs_time() { unix_s() } else { 0 },
-        };
-        let decision = routing::decide(&routes, &head, &mut Silent)
-            .map_err(|refusal| Refuse { status: refusal.status(), word: refusal.as_str() })?;
-        // Who has no instance cannot be served, and a name made up by a stranger must not count against the version.
-        if decision.version.needs_tenant && !decision.tenant.as_deref().is_some_and(is_label) {
-            return Err(Refuse { status: 404, word: "unknown_tenant" });
-        }
-        ctx.body_limit = decision.service.spec.body_limit.or(limits.body_size);
-        if ctx.body_limit.is_some_and(|limit| facts.length.is_some_and(|length| length > limit)) {
-            return Err(Refuse { status: 413, word: "body_too_large" });
-        }
-        ctx.request_id = headers::given_request_id(&header.headers).or_else(|| Some(headers::fresh_request_id(random)));
-        ctx.random = random;
-        ctx.origin = Some(Origin { client, trusted, tls: is_tls(session) });
-        self.begin(&decision, facts.stream, ctx);
-        Ok(())
-    }
-
-    /// Opens the request's entry in the tallies and remembers where it goes.
-    fn begin(&self, decision: &Decision<'_, '_>, stream: bool, ctx: &mut RequestContext) {
-        let secure = ctx.origin.is_some_and(|o| o.tls);
-        let draw = match (decision.drawn, decision.by_tenant, decision.tenant.as_deref()) {
-            (Drawn::Key(_), true, Some(tenant)) => Draw::Key(routing::tenant_hash(tenant)),
-            (Drawn::Coin, ..) => Draw::Coin,
-            (Drawn::Key(hash), ..) => Draw::Key(hash),
-            (Drawn::Chosen, ..) => Draw::Chosen,
-        };
-        let start = Start {
-            tenant: decision.tenant.as_deref(),
-            version: &decision.version.name,
-            now_us: ctx.started_us,
-            draw,
-            split: decision.split,
-            pooled: decision.by_tenant,
-        };
-        ctx.ticket = Some(decision.service.tally.begin(&start));
-        let cookie = decision.issue.as_ref().and_then(|(name, value, age)| set_cookie(name, value, *age, secure));
-        let tenant = decision.tenant.as_deref().and_then(|t| Some((t.to_owned(), HeaderValue::from_str(t).ok()?)));
-        ctx.assigned = Some(Assigned {
-            service: decision.service.clone(),
-            version: decision.version.clone(),
-            tenant,
-            strip: decision.strip,
-            stream,
-            cookie,
-        });
-    }
-
-    fn facts(&self, ctx: &RequestContext, error: Option<AttemptError>, sent_status: u16) -> Facts {
+    pub(super) fn facts(&self, ctx: &RequestContext, error: Option<AttemptError>, sent_status: u16) -> Facts {
         Facts {
             refused: ctx.refused.is_some(),
             attempted: ctx.attempts > 0,
@@ -151,6 +75,7 @@ impl ProxyHttp for Gateway {
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<()> {
         front::mark_head_arrived(session);
         ctx.started_us = self.clock.now_us();
+        ctx.waiting_since_us = ctx.started_us;
         Ok(())
     }
 
@@ -160,6 +85,10 @@ impl ProxyHttp for Gateway {
         };
         ctx.refused = Some(word);
         self.metrics.refused(word);
+        if let Some(closed) = &ctx.closed {
+            closed.answer(session).await?;
+            return Ok(true);
+        }
         let error = if status == 404 { "destination_not_found" } else { "http_request_denied" };
         refusal::answer(session, status, error, refusal::sentence(status)).await?;
         Ok(true)
@@ -169,7 +98,7 @@ impl ProxyHttp for Gateway {
         let Some(assigned) = &ctx.assigned else {
             return Error::e_explain(ErrorType::InternalError, "no version was decided");
         };
-        let version = &assigned.version;
+        let version = assigned.serving(&ctx.detour);
         let now_ms = ctx.started_us / 1_000;
         // Another endpoint for another attempt, and none of the bits that the decision has used.
         let random = ctx.random[1].rotate_left(17 * ctx.attempts);
@@ -179,13 +108,20 @@ impl ProxyHttp for Gateway {
             _ => version.endpoints.pick(random, now_ms, tried),
         };
         ctx.attempts += 1;
+        ctx.tries += 1;
         ctx.upstream_status = None;
         let Some(endpoint) = endpoint else {
             // A version whose name does not resolve cannot be reached: its failure, like a refused connection.
-            return Err(Error::explain(ErrorType::ConnectNoRoute, "the version has no endpoint").into_up());
+            let error = Error::explain(ErrorType::ConnectNoRoute, "the version has no endpoint").into_up();
+            return Err(self.not_connected(session, ctx, ErrorKind::Connect, error));
         };
         ctx.uploading = !session.as_mut().is_body_done();
-        let peer = upstream::peer(version, &endpoint, assigned.stream, ctx.uploading);
+        let mut peer = upstream::peer(version, &endpoint, assigned.stream, ctx.uploading);
+        if !assigned.stream {
+            // The first attempt has it all: no need to look at the clock.
+            let all = assigned.service.spec.deadline;
+            upstream::limit(&mut peer, if ctx.attempts == 1 { all } else { self.time_left(assigned, ctx) });
+        }
         ctx.in_use = Some(InUse::new(endpoint));
         if ctx.uploading
             && let Some(ticket) = &mut ctx.ticket
@@ -209,15 +145,19 @@ impl ProxyHttp for Gateway {
         if let Some(id) = &ctx.request_id {
             request.insert_header(headers::X_REQUEST_ID, id.clone())?;
         }
-        request.insert_header(headers::X_VERSION, assigned.version.header.clone())?;
         match &assigned.tenant {
             Some((_, value)) => request.insert_header(headers::X_TENANT, value.clone())?,
             None => drop(request.remove_header(&headers::X_TENANT)),
         }
-        if let Some(host) = &assigned.version.spec.host {
-            request.insert_header(http::header::HOST, host.as_str())?;
+        request.remove_header(&routing::X_BYPASS);
+        if assigned.service.shadow.is_some() {
+            request.remove_header(&X_SHADOW);
         }
-        rewrite_path(request, assigned)
+        let version = assigned.serving(&ctx.detour);
+        if let Some(sample) = &mut ctx.shadow {
+            sample.sent(request, version, self.clock.now_us());
+        }
+        address(request, version, assigned.strip)
     }
 
     async fn request_body_filter(
@@ -241,8 +181,9 @@ impl ProxyHttp for Gateway {
         }
         if end && ctx.uploading {
             ctx.uploading = false;
+            ctx.waiting_since_us = self.clock.now_us();
             if let Some(ticket) = &mut ctx.ticket {
-                ticket.restart(self.clock.now_us());
+                ticket.restart(ctx.waiting_since_us);
             }
         }
         Ok(())
@@ -250,7 +191,7 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut RequestContext,
     ) -> Result<()> {
@@ -265,7 +206,30 @@ impl ProxyHttp for Gateway {
         if let Some(in_use) = &ctx.in_use {
             in_use.endpoint().answered();
         }
-        Ok(())
+        if let Some(sample) = &mut ctx.shadow {
+            sample.answered(response, self.clock.now_us());
+        }
+        let status = response.status.as_u16();
+        let Some(assigned) = &ctx.assigned else { return Ok(()) };
+        let spec = assigned.service.spec.rescue.as_ref();
+        let failed = spec.and_then(|spec| rescue::is_failure(spec, status, ctx.grpc_status));
+        // Nothing of this answer has reached the client yet.
+        let elsewhere = failed.is_some_and(|failed| self.rescue(session, ctx, failed))
+            || status == 404 && self.look_elsewhere(session, ctx);
+        if elsewhere { Err(detour::again(status)) } else { Ok(()) }
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        _: bool,
+        ctx: &mut RequestContext,
+    ) -> Result<Option<Duration>> {
+        if let (Some(sample), Some(part)) = (&mut ctx.shadow, body) {
+            sample.body(part);
+        }
+        Ok(None)
     }
 
     fn upstream_response_trailer_filter(
@@ -291,13 +255,20 @@ impl ProxyHttp for Gateway {
         }
         let show = assigned.service.spec.headers;
         if show.version {
-            response.insert_header(headers::X_VERSION, assigned.version.header.clone())?;
+            response.insert_header(headers::X_VERSION, assigned.serving(&ctx.detour).header.clone())?;
+        }
+        if ctx.is_skewed() && response.status == StatusCode::NOT_FOUND {
+            // The next release may have it: nobody must remember that it was not there.
+            response.insert_header(http::header::CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
         }
         if show.server_timing {
             let ms = self.clock.now_us().saturating_sub(ctx.started_us) as f64 / 1000.0;
             response.append_header("server-timing", format!("switchback;dur={ms:.1}"))?;
         }
-        if let Some(cookie) = &assigned.cookie {
+        if let Some(told) = &assigned.serving(&ctx.detour).deprecation {
+            headers::tell_deprecation(response, told)?;
+        }
+        for cookie in assigned.cookie.iter().chain(&assigned.session) {
             response.append_header(http::header::SET_COOKIE, cookie.clone())?;
         }
         Ok(())
@@ -305,17 +276,15 @@ impl ProxyHttp for Gateway {
 
     fn fail_to_connect(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         _: &HttpPeer,
         ctx: &mut RequestContext,
-        mut error: Box<Error>,
+        error: Box<Error>,
     ) -> Box<Error> {
         let kind = match kind_of(&error) {
             kind @ (ErrorKind::ConnectTimeout | ErrorKind::Tls) => kind,
             _ => ErrorKind::Connect,
         };
-        ctx.error = Some(AttemptError { side: Side::Version, kind, reused: false, body_done: true });
-        let retries = ctx.assigned.as_ref().map_or(0, |a| a.service.spec.retries);
         if let Some(in_use) = ctx.in_use.take() {
             let endpoint = in_use.endpoint();
             ctx.remember_tried(endpoint.address);
@@ -323,11 +292,7 @@ impl ProxyHttp for Gateway {
                 tracing::warn!(endpoint = %endpoint.name, %error, "the endpoint is left out for a while: connections fail");
             }
         }
-        // Nothing was sent yet, so another endpoint may have the request whatever its method.
-        let others =
-            ctx.assigned.as_ref().is_some_and(|a| a.version.endpoints.all().iter().any(|e| !ctx.has_tried(e.address)));
-        error.set_retry(others && ctx.attempts <= retries);
-        error
+        self.not_connected(session, ctx, kind, error)
     }
 
     fn error_while_proxy(
@@ -340,15 +305,22 @@ impl ProxyHttp for Gateway {
     ) -> Box<Error> {
         let mut error = error.more_context(format!("to {peer}"));
         error.retry.decide_reuse(reused);
+        if ctx.detour_begins() {
+            // A client that left in the same moment needs no other version.
+            error.set_retry(side_of(&error) != Side::Client);
+            return error;
+        }
         let body_done = session.as_mut().is_body_done();
         let attempt = AttemptError { side: side_of(&error), kind: kind_of(&error), reused, body_done };
         ctx.error = Some(attempt);
-        let answered = session.response_written().is_some_and(|r| !r.status.is_informational());
         let again = outcome::is_stale(attempt, ctx.upstream_status)
             && session.req_header().method.is_idempotent()
-            && !answered
+            && !detour::has_begun(session)
             && !session.as_ref().retry_buffer_truncated();
-        error.set_retry(again);
+        let outcome = outcome::classify(&self.facts(ctx, Some(attempt), 0));
+        let failed = !again && matches!(outcome.fault, Fault::Backend(_));
+        let rescued = failed && self.rescue(session, ctx, Failed::Unanswered) && ctx.detour_begins();
+        error.set_retry(again || rescued);
         error
     }
 
@@ -361,7 +333,11 @@ impl ProxyHttp for Gateway {
             _ => now,
         };
         ctx.error = Some(attempt);
-        let (status, proxy_error) = outcome::answer_for(attempt, ctx.upstream_status);
+        let (status, proxy_error) = match outcome::answer_for(attempt, ctx.upstream_status) {
+            // The version that the request was routed to has answered: it does not have the asset.
+            (500.., _) if ctx.is_skewed() => (404, "destination_not_found"),
+            answer => answer,
+        };
         if status > 0 && session.response_written().is_none() {
             let _gone = refusal::answer(session, status, proxy_error, refusal::sentence(status)).await;
         }
@@ -377,20 +353,33 @@ impl ProxyHttp for Gateway {
         });
         let outcome = outcome::classify(&self.facts(ctx, failed, sent));
         let now_us = self.clock.now_us();
+        let settled = ctx.settle(outcome);
         if let Some(ticket) = &mut ctx.ticket {
-            ticket.finish(outcome, now_us);
+            ticket.finish(settled, now_us);
         }
+        let header = session.req_header();
+        route_stats::count(ctx, &header.method, header.uri.path(), now_us);
         ctx.in_use = None;
+        if let (Some(sample), Some(assigned)) = (ctx.shadow.take(), &ctx.assigned)
+            && outcome.fault == Fault::Served
+        {
+            let choose = assigned.service.spec.choose.as_ref().and_then(|c| c.header.as_ref());
+            self.shadow.submit(*sample, choose);
+        }
         let Some(log) = &self.access_log else { return };
         let header = session.req_header();
         let client = client_ip(session).to_string();
         let assigned = ctx.assigned.as_ref();
-        let tenant = assigned.and_then(|a| a.tenant.as_ref());
+        let closed = ctx.closed.as_ref();
+        let tenant =
+            assigned.and_then(|a| a.tenant.as_ref()).map(|(t, _)| t).or(closed.and_then(|c| c.tenant.as_ref()));
+        let service = assigned.map(|a| &a.service).or(closed.map(|c| &c.service));
         log.write(&AccessLine {
             at_ms: unix_ms(),
-            service: assigned.map_or("", |a| a.service.spec.name.as_str()),
-            tenant: tenant.map_or("", |(t, _)| t.as_str()),
+            service: service.map_or("", |s| s.spec.name.as_str()),
+            tenant: tenant.map_or("", String::as_str),
             version: assigned.map_or("", |a| a.version.name.as_str()),
+            answered_by: ctx.detour.as_ref().map_or("", |d| d.version.name.as_str()),
             method: header.method.as_str(),
             path: header.uri.path(),
             status: sent,
@@ -413,12 +402,12 @@ impl ProxyHttp for Gateway {
     }
 }
 
-fn client_ip(session: &Session) -> IpAddr {
+pub(super) fn client_ip(session: &Session) -> IpAddr {
     let address = session.client_addr().and_then(|a| a.as_inet());
     address.map_or(IpAddr::from([0, 0, 0, 0]), |a| a.ip().to_canonical())
 }
 
-fn is_tls(session: &Session) -> bool {
+pub(super) fn is_tls(session: &Session) -> bool {
     session.digest().is_some_and(|d| d.ssl_digest.is_some())
 }
 
@@ -432,14 +421,23 @@ fn grpc_status(headers: &http::HeaderMap) -> Option<u16> {
     headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
 
+/// What is each version's own in a head: its name, the host that it wants to see, and its paths.
+pub(super) fn address(request: &mut RequestHeader, version: &VersionRoute, strip: usize) -> Result<()> {
+    request.insert_header(headers::X_VERSION, version.header.clone())?;
+    if let Some(host) = &version.spec.host {
+        request.insert_header(http::header::HOST, host.as_str())?;
+    }
+    rewrite_path(request, version, strip)
+}
+
 /// Removes the tenant's prefix and applies the version's rewrite; the query stays.
-fn rewrite_path(request: &mut RequestHeader, assigned: &Assigned) -> Result<()> {
-    let rewrite = assigned.version.spec.rewrite.as_ref();
-    if assigned.strip == 0 && rewrite.is_none() {
+fn rewrite_path(request: &mut RequestHeader, version: &VersionRoute, strip: usize) -> Result<()> {
+    let rewrite = version.spec.rewrite.as_ref();
+    if strip == 0 && rewrite.is_none() {
         return Ok(());
     }
     let path = request.uri.path();
-    let stripped = match path.get(assigned.strip..) {
+    let stripped = match path.get(strip..) {
         None | Some("") => "/",
         Some(rest) => rest,
     };

@@ -4,8 +4,10 @@ use std::net::IpAddr;
 
 use http::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::{HeaderMap, Version};
-use pingora::http::RequestHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::Result;
+
+use crate::routing::DeprecationHeaders;
 
 /// The id of a request.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -176,6 +178,18 @@ pub(super) fn forward(
             Some(host) => header.insert_header(X_FORWARDED_HOST, host.clone())?,
             None => drop(header.remove_header(&X_FORWARDED_HOST)),
         }
+    }
+    Ok(())
+}
+
+/// Tells clients that the version is deprecated; links that the version gives stay.
+pub(super) fn tell_deprecation(response: &mut ResponseHeader, told: &DeprecationHeaders) -> Result<()> {
+    response.insert_header("deprecation", told.deprecation.clone())?;
+    if let Some(sunset) = &told.sunset {
+        response.insert_header("sunset", sunset.clone())?;
+    }
+    if let Some(link) = &told.link {
+        response.append_header(http::header::LINK, link.clone())?;
     }
     Ok(())
 }

@@ -3,8 +3,10 @@
 //! The only room that knows Pingora's request phases. It knows neither the control room nor the store: it reads the
 //! published routes and adds to the tallies. If everything else is broken, traffic flows on.
 
+mod admit;
 mod clock;
 mod context;
+mod detour;
 mod endpoints;
 mod errors;
 mod front;
@@ -12,10 +14,14 @@ mod gateway;
 mod headers;
 mod health;
 mod listen;
+mod maintenance;
 mod outcome;
 mod refusal;
+mod rescue;
 mod resolve;
+mod route_stats;
 mod server;
+mod shadow;
 mod tls;
 mod upstream;
 

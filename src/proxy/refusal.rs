@@ -12,6 +12,16 @@ pub(super) async fn answer(session: &mut Session, status: u16, error: &'static s
     let body = Bytes::from(format!("{{\"status\":{status},\"title\":\"{sentence}\"}}\n"));
     let mut header = ResponseHeader::build(status, Some(5))?;
     header.insert_header("content-type", "application/problem+json")?;
+    send(session, header, error, body).await
+}
+
+/// Sends such an answer, with what all of them have in common.
+pub(super) async fn send(
+    session: &mut Session,
+    mut header: ResponseHeader,
+    error: &'static str,
+    body: Bytes,
+) -> Result<()> {
     header.insert_header("content-length", body.len().to_string())?;
     header.insert_header("cache-control", "no-store")?;
     header.insert_header(
@@ -33,6 +43,7 @@ pub(super) async fn answer(session: &mut Session, status: u16, error: &'static s
 pub(super) fn sentence(status: u16) -> &'static str {
     match status {
         400 => "the request is not well formed",
+        403 => "a client certificate is needed here",
         404 => "no service answers here",
         408 => "the request took too long to arrive",
         413 => "the request body is too large",

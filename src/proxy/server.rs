@@ -20,13 +20,16 @@ use super::endpoints::EndpointKeeper;
 use super::front::Front;
 use super::gateway::Gateway;
 use super::listen::{Bound, bind, hand_over};
+use super::shadow;
 use super::tls;
 use crate::config::Settings;
 use crate::routing::Routes;
 use crate::telemetry::{AccessLog, Metrics};
 
 /// How often Pingora may ask for another peer; how often it really happens is decided by each service's `retries`.
-const MAX_RETRIES: usize = 8;
+const MAX_RETRIES: usize = 16;
+/// How often the files of certificates are looked at.
+const CERTIFICATES_LOOK: Duration = Duration::from_secs(1);
 /// How often the drain looks at the gauge.
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
 
@@ -77,6 +80,7 @@ pub struct ProxyHandle {
     draining: Arc<AtomicBool>,
     shutdown: watch::Sender<bool>,
     runtime: Option<Runtime>,
+    _shadows: shadow::Worker,
 }
 
 /// Binds the addresses and starts to serve.
@@ -106,17 +110,55 @@ pub fn start(parts: ProxyParts) -> Result<ProxyHandle, StartProxyError> {
     let open = parts.metrics.open_connections();
     let draining = Arc::new(AtomicBool::new(false));
     let (shutdown, watch) = watch::channel(false);
-    let mut service = service(&parts, &settings, threads, open.clone(), draining.clone());
+    let (shadows, queue) =
+        shadow::Worker::start(parts.keeper.clone(), parts.clock).map_err(StartProxyError::Runtime)?;
+    let mut service = service(&parts, &settings, threads, open.clone(), draining.clone(), queue);
     for address in &listen {
         service.add_tcp(&address.to_string());
     }
-    for (address, listener) in listen_tls.iter().zip(&settings.proxy.tls) {
-        service.add_tls_with_settings(&address.to_string(), None, tls::settings(listener)?);
+    let mut listeners = Vec::new();
+    for (address, spec) in listen_tls.iter().zip(&settings.proxy.tls) {
+        let listener = tls::ListenerTls::new(spec)?;
+        service.add_tls_with_settings(&address.to_string(), None, listener.settings()?);
+        listeners.push(listener);
+    }
+    if !listeners.is_empty() {
+        runtime.spawn(watch_certificates(Arc::new(listeners), parts.metrics.clone()));
     }
     let fds = hand_over(plain.into_iter().chain(secure).collect());
     runtime.spawn(async move { service.start_service(Some(fds), watch, 1).await });
     drop(entered);
-    Ok(ProxyHandle { listen, listen_tls, open, draining, shutdown, runtime: Some(runtime) })
+    Ok(ProxyHandle { listen, listen_tls, open, draining, shutdown, runtime: Some(runtime), _shadows: shadows })
+}
+
+/// Looks now and then whether the files of certificates have changed. Files on a slow disk must not hold requests up.
+async fn watch_certificates(listeners: Arc<Vec<tls::ListenerTls>>, metrics: Arc<Metrics>) {
+    let mut every = tokio::time::interval(CERTIFICATES_LOOK);
+    loop {
+        every.tick().await;
+        let (listeners, metrics) = (listeners.clone(), metrics.clone());
+        let look = move || listeners.iter().for_each(|listener| refresh(listener, &metrics));
+        if let Err(error) = tokio::task::spawn_blocking(look).await {
+            tracing::error!(%error, "the certificates could not be looked at");
+        }
+    }
+}
+
+fn refresh(listener: &tls::ListenerTls, metrics: &Metrics) {
+    match listener.refresh() {
+        None => {}
+        Some(Ok(())) => {
+            metrics.certificate_reload(true);
+            tracing::info!("certificates were read again because a file had changed");
+        }
+        Some(Err(error)) => {
+            metrics.certificate_reload(false);
+            tracing::error!(%error, "certificates have changed and cannot be used; those from before stay");
+        }
+    }
+    for (file, ends_s) in listener.expiries() {
+        metrics.set_certificate(file.display().to_string(), ends_s);
+    }
 }
 
 fn service(
@@ -125,6 +167,7 @@ fn service(
     threads: usize,
     open: Arc<AtomicI64>,
     draining: Arc<AtomicBool>,
+    shadow: shadow::Queue,
 ) -> Service<Front<Gateway>> {
     let gateway = Gateway {
         routes: parts.routes.clone(),
@@ -134,6 +177,7 @@ fn service(
         access_log: parts.access_log.clone(),
         clock: parts.clock,
         draining,
+        shadow,
     };
     let conf = ServerConf {
         threads,

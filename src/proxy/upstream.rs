@@ -46,6 +46,15 @@ pub(super) fn peer(version: &VersionRoute, endpoint: &Endpoint, stream: bool, up
     peer
 }
 
+/// Lets an attempt take no longer than what is left for the request. At least a millisecond, since zero means no limit.
+pub(super) fn limit(peer: &mut HttpPeer, left: Duration) {
+    let left = left.max(Duration::from_millis(1));
+    let options = &mut peer.options;
+    for timeout in [&mut options.connection_timeout, &mut options.total_connection_timeout, &mut options.read_timeout] {
+        *timeout = Some(timeout.map_or(left, |t| t.min(left)));
+    }
+}
+
 fn set_timeouts(options: &mut pingora::upstreams::peer::PeerOptions, timeouts: &Timeouts, stream: bool) {
     options.connection_timeout = Some(timeouts.connect);
     options.total_connection_timeout = Some(timeouts.connect);

@@ -14,11 +14,15 @@ const ID_LEN: usize = 16;
 
 /// The value of the first cookie of that name.
 pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get_all(http::header::COOKIE).iter().filter_map(|h| h.to_str().ok()).find_map(|line| {
-        line.split(';').find_map(|pair| {
-            let (key, value) = pair.trim().split_once('=')?;
-            (key == name).then(|| value.trim_matches('"'))
-        })
+    all(headers, name).next()
+}
+
+/// The values of all cookies of that name. One that is no text does not hide the others of its line.
+pub fn all<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
+    let lines = headers.get_all(http::header::COOKIE).iter();
+    lines.flat_map(|line| line.as_bytes().split(|b| *b == b';')).filter_map(move |pair| {
+        let (key, value) = std::str::from_utf8(pair).ok()?.trim().split_once('=')?;
+        (key == name).then(|| value.trim_matches('"'))
     })
 }
 
@@ -38,6 +42,11 @@ impl CookieSigner {
     /// A signer with these secrets, newest first.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Self {
         Self { keys: secrets.into_iter().map(|s| hmac::Key::new(hmac::HMAC_SHA256, s)).collect() }
+    }
+
+    /// The keys, the one that signs first.
+    pub(super) fn keys(&self) -> &[hmac::Key] {
+        &self.keys
     }
 
     /// A fresh value, made from 128 random bits.
@@ -90,6 +99,11 @@ mod tests {
         assert_eq!(find(&h, "b"), Some("2"));
         assert_eq!(find(&h, "si"), None);
         assert_eq!(find(&headers(&["xsid=1;=;;sid"]), "sid"), None);
+        assert_eq!(all(&h, "sid").collect::<Vec<_>>(), ["x", "y"]);
+        let mut raw = headers(&["name=Zo\u{eb}; sid=x"]);
+        assert_eq!(find(&raw, "sid"), Some("x"));
+        raw.insert(http::header::COOKIE, http::HeaderValue::from_bytes(b"name=\xff; sid=y").unwrap());
+        assert_eq!((find(&raw, "sid"), find(&raw, "name")), (Some("y"), None));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The decision: which version serves a request, made once, before any I/O.
 //!
-//! Exclusions win over everything; then come pins (user, tenant, group), a tester's choice, a version's own path, and at
-//! last the split of the tenant, its group or the service. `explain` walks the same code with a trace.
+//! Exclusions win over everything; then come pins (user, tenant, group), a tester's choice, a version's own path, the
+//! session that the client is in, and at last the split of the tenant, its group or the service. `explain` walks the same code with a trace.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -13,7 +13,11 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use super::cookie;
 use super::matching::has_prefix;
 use super::routes::{Routes, ServiceRoute, VersionRoute};
-use crate::model::{Bucket, GroupName, KeySource, Pin, Split, UserName, VersionName};
+use super::session::{Session, SessionOutcome};
+use super::session_cookie::SessionOwner;
+use crate::model::{
+    Bucket, GroupName, KeySource, Pin, ServiceState, SessionSpec, Split, Sticky, UserName, VersionName,
+};
 
 /// What the decision looks at: the head of a request and two things that only the shell can know.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +36,7 @@ pub struct Head<'h> {
     pub trusted: bool,
     /// Fresh random numbers.
     pub random: [u64; 2],
-    /// Seconds since the Unix epoch.
+    /// Seconds since the Unix epoch; any number unless [`Routes::needs_time`].
     pub now_s: u64,
 }
 
@@ -97,8 +101,14 @@ pub struct Decision<'r, 'h> {
     pub by_tenant: bool,
     /// A key to give to the client: name of the cookie, its value, and how long it lasts in seconds.
     pub issue: Option<(&'r str, String, u64)>,
+    /// What the request's session came to; none where no session is kept, or where somebody chose.
+    pub session: Option<SessionOutcome<'r>>,
     /// Length of the path prefix that is removed, in bytes.
     pub strip: usize,
+    /// Whether the client asked for this version: no other may answer in its place.
+    pub wanted: bool,
+    /// Whether some version must never serve this request.
+    pub restricted: bool,
 }
 
 /// Takes note of the steps of a decision.
@@ -120,6 +130,27 @@ enum Key<'h> {
     Text(Cow<'h, str>),
     Address([u8; 16]),
     Nothing,
+}
+
+impl Key<'_> {
+    fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Self::Text(text) => Some(text.as_bytes()),
+            Self::Address(address) => Some(address),
+            Self::Nothing => None,
+        }
+    }
+}
+
+/// The key of a request and what is known about it.
+struct Keyed<'r, 'h> {
+    key: Key<'h>,
+    /// Whether the key names a user.
+    named: bool,
+    /// Whether the key is the tenant.
+    by_tenant: bool,
+    /// How sessions are kept, if they are.
+    session: Option<&'r SessionSpec>,
 }
 
 /// Decides.
@@ -146,35 +177,28 @@ pub fn decide<'r, 'h>(
         None => "no tenant; the service's own split applies".to_owned(),
     });
     let mut issue = None;
-    let (key, named, by_tenant) = find_key(service, head, found.tenant.as_ref(), &mut issue, trace);
+    let Keyed { key, named, by_tenant, session } = find_key(service, head, found.tenant.as_ref(), &mut issue, trace);
     let user = if named && let Key::Text(text) = &key { Some(&**text) } else { None };
     let tenant = found.tenant.as_deref();
     let groups = tenant.and_then(|t| routes.groups.get(t)).map_or(&[][..], |g| g);
     let split = effective_split(service, tenant, groups, trace);
-    let (hash, drawn) = match &key {
-        Key::Text(text) => keyed(xxh3_64_with_seed(text.as_bytes(), split.salt)),
-        Key::Address(bytes) => keyed(xxh3_64_with_seed(bytes, split.salt)),
-        Key::Nothing => (head.random[0], Drawn::Coin),
-    };
     let chosen = chosen(service, head, path, user, tenant, groups, trace);
-    let (name, drawn) = match chosen {
-        Some(version) => (version, Drawn::Chosen),
-        None => {
-            let bucket = Bucket::of_hash(hash);
-            let version = service.state.version_for(split, bucket);
-            trace.step("bucket", || {
-                let seed = split.salt;
-                format!(
-                    "bucket {} of 10000 under salt {seed:016x}; the split gives it to {}",
-                    bucket.index(),
-                    split.version_at(bucket)
-                )
-            });
-            (version, drawn)
+    let wanted = matches!(chosen, Some((_, By::Client)));
+    let owner =
+        SessionOwner { service: service.spec.name.as_str(), tenant: tenant.unwrap_or_default(), key: key.bytes() };
+    let mut session = session.filter(|_| chosen.is_none()).map(|spec| Session::read(spec, service, owner, head));
+    let (name, drawn) = match (chosen, &mut session) {
+        (Some((version, _)), _) => (version, Drawn::Chosen),
+        (None, None) => draw(service, split, &key, head.random[0], None, trace),
+        (None, Some(session)) => {
+            let (given, drawn) = draw(service, split, &key, head.random[0], Some(session.id), trace);
+            session.keep(service, split, given, drawn)
         }
     };
-    let (name, drawn) = exclude(service, name, drawn, user, tenant, groups, trace);
+    let (name, drawn) = switch_off(service, name, drawn, trace);
+    let (name, drawn, restricted) = exclude(service, name, drawn, user, tenant, groups, trace);
     let version = service.version(name.as_str()).unwrap_or_else(|| service.baseline());
+    let session = session.map(|session| session.finish(service, split, &version.name, trace));
     trace.step("version", || format!("version {} serves the request", version.name));
     let sound =
         service.state.bars.is_empty() || split.slices.iter().all(|s| service.state.barred(&s.version, split).is_none());
@@ -186,7 +210,10 @@ pub fn decide<'r, 'h>(
         drawn,
         by_tenant,
         issue,
+        session,
         strip: found.strip,
+        wanted,
+        restricted,
     })
 }
 
@@ -194,26 +221,48 @@ fn keyed(hash: u64) -> (u64, Drawn) {
     (hash, Drawn::Key(hash))
 }
 
-/// The first sticky source that is present. Also tells whether the key names a user and whether it is the tenant.
+/// What the split gives the key, bars considered. Without a key, a session's id takes its place, so that a session is
+/// one throw of the coin and not as many as it has requests.
+fn draw<'r>(
+    service: &'r ServiceRoute,
+    split: &'r Split,
+    key: &Key<'_>,
+    coin: u64,
+    session: Option<u64>,
+    trace: &mut impl Trace,
+) -> (&'r VersionName, Drawn) {
+    let (hash, drawn) = match (key.bytes(), session) {
+        (Some(bytes), _) => keyed(xxh3_64_with_seed(bytes, split.salt)),
+        (None, Some(id)) => keyed(xxh3_64_with_seed(&id.to_le_bytes(), split.salt)),
+        (None, None) => (coin, Drawn::Coin),
+    };
+    let bucket = Bucket::of_hash(hash);
+    let version = service.state.version_for(split, bucket);
+    trace.step("bucket", || describe_bucket(&service.state, split, bucket, version));
+    (version, drawn)
+}
+
+/// The first sticky source that is present.
 fn find_key<'r, 'h>(
     service: &'r ServiceRoute,
     head: &Head<'h>,
     tenant: Option<&Cow<'h, str>>,
     issue: &mut Option<(&'r str, String, u64)>,
     trace: &mut impl Trace,
-) -> (Key<'h>, bool, bool) {
-    for source in &service.spec.sticky {
+) -> Keyed<'r, 'h> {
+    for Sticky { source, session } in &service.spec.sticky {
+        let found = |key, named, by_tenant| Keyed { key, named, by_tenant, session: session.as_ref() };
         match source {
             KeySource::Header(name) => {
                 if let Some(value) = head.headers.get(name).and_then(|v| v.to_str().ok()).filter(|v| !v.is_empty()) {
                     trace.step("key", || format!("key {value:?} from header {name}"));
-                    return (Key::Text(Cow::Borrowed(value)), true, false);
+                    return found(Key::Text(Cow::Borrowed(value)), true, false);
                 }
             }
             KeySource::Cookie(name) => {
                 if let Some(value) = cookie::find(head.headers, name).filter(|v| !v.is_empty()) {
                     trace.step("key", || format!("key {value:?} from cookie {name}"));
-                    return (Key::Text(Cow::Borrowed(value)), true, false);
+                    return found(Key::Text(Cow::Borrowed(value)), true, false);
                 }
             }
             KeySource::Issued { name, max_age } => {
@@ -222,27 +271,31 @@ fn find_key<'r, 'h>(
                     && service.signer.accepts(service_name, tenant, value)
                 {
                     trace.step("key", || format!("key from the proxy's own cookie {name}"));
-                    return (Key::Text(Cow::Borrowed(value)), false, false);
+                    return found(Key::Text(Cow::Borrowed(value)), false, false);
                 }
                 let value = service.signer.issue(service_name, tenant, head.random);
                 *issue = Some((name, value.clone(), max_age.as_secs()));
                 trace.step("key", || format!("a new key, given to the client in cookie {name}"));
-                return (Key::Text(Cow::Owned(value)), false, false);
+                return found(Key::Text(Cow::Owned(value)), false, false);
             }
             KeySource::Address => {
                 trace.step("key", || format!("key from the address {}", head.address));
-                return (Key::Address(address_key(head.address)), false, false);
+                return found(Key::Address(address_key(head.address)), false, false);
             }
             KeySource::Tenant => {
                 if let Some(tenant) = tenant {
                     trace.step("key", || format!("the key is the tenant {tenant}"));
-                    return (Key::Text(tenant.clone()), false, true);
+                    return found(Key::Text(tenant.clone()), false, true);
                 }
             }
         }
     }
-    trace.step("key", || "no key; a coin is flipped for each request".to_owned());
-    (Key::Nothing, false, false)
+    let session = service.spec.sticky.iter().find_map(|s| s.session.as_ref());
+    trace.step("key", || match session {
+        Some(_) => "no key; a coin is flipped for each session".to_owned(),
+        None => "no key; a coin is flipped for each request".to_owned(),
+    });
+    Keyed { key: Key::Nothing, named: false, by_tenant: false, session }
 }
 
 /// IPv6 clients own a /64 and change addresses within it, so only the network part is the key.
@@ -309,6 +362,13 @@ fn effective_split<'r>(
     split
 }
 
+/// Who chose a version where no coin did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Operator,
+    Client,
+}
+
 /// Pins before a tester's choice before a version's own path.
 fn chosen<'r>(
     service: &'r ServiceRoute,
@@ -318,19 +378,18 @@ fn chosen<'r>(
     tenant: Option<&str>,
     groups: &[GroupName],
     trace: &mut impl Trace,
-) -> Option<&'r VersionName> {
+) -> Option<(&'r VersionName, By)> {
     let pins = &service.state.pins;
     if !pins.is_empty() {
         let user = user.filter(|u| UserName::allows(u)).and_then(|u| pins.users.get(u)).map(|p| ("user", p));
         let tenant = || tenant.and_then(|t| pins.tenants.get(t)).map(|p| ("tenant", p));
         let group = || groups.iter().find_map(|g| pins.groups.get(g)).map(|p| ("group", p));
         let to = |found: Option<(&'static str, &'r Pin)>| match found {
-            Some((kind, Pin::Version(version))) => Some((kind, version)),
+            Some((kind, pin @ (Pin::Version(_) | Pin::Suspended(_)))) => Some((kind, pin)),
             _ => None,
         };
-        if let Some((kind, version)) = to(user).or_else(|| to(tenant())).or_else(|| to(group())) {
-            trace.step("pin", || format!("the {kind} is pinned to {version}"));
-            return Some(version);
+        if let Some((kind, pin)) = to(user).or_else(|| to(tenant())).or_else(|| to(group())) {
+            return Some((pinned(service, kind, pin, trace), By::Operator));
         }
     }
     if let Some(choose) = &service.spec.choose {
@@ -338,15 +397,44 @@ fn chosen<'r>(
         let wish = header.or_else(|| choose.cookie.as_deref().and_then(|n| cookie::find(head.headers, n)));
         if let Some(version) = wish.and_then(|w| granted(service, w, head.trusted, choose.secret.as_deref())) {
             trace.step("choice", || format!("the client chose {version}, with the secret or from a trusted address"));
-            return Some(version);
+            return Some((version, By::Client));
         }
     }
     let by_path = service.paths.iter().find(|(prefix, _)| has_prefix(path, prefix));
     by_path.map(|(prefix, at)| {
         let version = &service.versions[*at].name;
         trace.step("path", || format!("the path {prefix} belongs to {version}"));
-        version
+        (version, By::Client)
     })
+}
+
+/// Where a pin leads: one whose version was disabled leads to the baseline until it is set again.
+fn pinned<'r>(service: &'r ServiceRoute, kind: &'static str, pin: &'r Pin, trace: &mut impl Trace) -> &'r VersionName {
+    let version = pin.version();
+    if let Pin::Suspended(_) = pin {
+        let baseline = &service.baseline().name;
+        trace.step("pin", || {
+            format!("the {kind} was pinned to {version} when it was disabled; the baseline {baseline} takes its place")
+        });
+        return baseline;
+    }
+    trace.step("pin", || format!("the {kind} is pinned to {version}"));
+    version
+}
+
+/// A disabled version gives way to the baseline, however it was come to.
+fn switch_off<'r>(
+    service: &'r ServiceRoute,
+    version: &'r VersionName,
+    drawn: Drawn,
+    trace: &mut impl Trace,
+) -> (&'r VersionName, Drawn) {
+    if !service.state.is_disabled(version) {
+        return (version, drawn);
+    }
+    let baseline = &service.baseline().name;
+    trace.step("disabled", || format!("{version} is disabled; the baseline {baseline} takes its place"));
+    (baseline, Drawn::Chosen)
 }
 
 /// The version that a tester asks for, if the tester may.
@@ -361,7 +449,7 @@ fn granted<'r>(service: &'r ServiceRoute, wish: &str, trusted: bool, secret: Opt
     Some(&version.name)
 }
 
-/// An excluded version gives way to the baseline, and the request is no evidence.
+/// An excluded version gives way to the baseline, and the request is no evidence. Also tells whether any is excluded.
 fn exclude<'r>(
     service: &'r ServiceRoute,
     version: &'r VersionName,
@@ -370,32 +458,42 @@ fn exclude<'r>(
     tenant: Option<&str>,
     groups: &[GroupName],
     trace: &mut impl Trace,
-) -> (&'r VersionName, Drawn) {
+) -> (&'r VersionName, Drawn, bool) {
     let pins = &service.state.pins;
     if pins.is_empty() {
-        return (version, drawn);
+        return (version, drawn, false);
     }
     let user = user.filter(|u| UserName::allows(u)).and_then(|u| pins.users.get(u));
     let tenant = tenant.and_then(|t| pins.tenants.get(t));
     let group = groups.iter().filter_map(|g| pins.groups.get(g));
     let mut excluded = user.into_iter().chain(tenant).chain(group).filter_map(|p| match p {
         Pin::Exclude(excluded) => Some(excluded),
-        Pin::Version(_) => None,
+        Pin::Version(_) | Pin::Suspended(_) => None,
     });
     let first = excluded.next();
-    let Some(any) = first else { return (version, drawn) };
+    let Some(any) = first else { return (version, drawn, false) };
     if any == version || excluded.any(|e| e == version) {
         let baseline = &service.baseline().name;
         trace.step("exclude", || format!("{version} is excluded here; the baseline {baseline} takes its place"));
-        return (baseline, Drawn::Chosen);
+        return (baseline, Drawn::Chosen, true);
     }
     // Who can never reach a canary is not part of the comparison either.
-    (version, Drawn::Chosen)
+    (version, Drawn::Chosen, true)
 }
 
 /// A hash for evidence when the key is the tenant: the same for every split.
 pub fn tenant_hash(tenant: &str) -> u64 {
     xxh3_64(tenant.as_bytes())
+}
+
+fn describe_bucket(live: &ServiceState, split: &Split, bucket: Bucket, version: &VersionName) -> String {
+    let (index, seed, given) = (bucket.index(), split.salt, split.version_at(bucket));
+    let sentence = format!("bucket {index} of 10000 under salt {seed:016x}; the split gives it to {given}");
+    if given == version {
+        return sentence;
+    }
+    let why = if live.is_disabled(given) { "is disabled" } else { "was taken back for the whole service" };
+    format!("{sentence}, which {why}; {version} has its share")
 }
 
 fn describe_rule(rule: &crate::model::MatchRule) -> String {

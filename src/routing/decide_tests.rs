@@ -245,6 +245,97 @@ fn a_split_with_a_barred_version_is_no_evidence() {
 }
 
 #[test]
+fn every_way_to_a_disabled_version_ends_at_the_baseline() {
+    let mut house = every_way();
+    house.does("api", Change::ClearPin(pin_group("early")));
+    let plain = of(user("alice"), "acme");
+    let by_path = Request { path: "/api/p/x".to_owned(), ..plain.clone() };
+    let chosen = plain.clone().with("x-version", &format!("c:{SECRET}"));
+    let elsewhere = of(user("zoe"), "umbrella");
+    // From the way that decides first to the one that decides last, each switched off.
+    for (request, canary, then) in [
+        (&plain, "pu", Some(Change::ClearPin(pin_user("alice")))),
+        (&plain, "pt", Some(Change::ClearPin(pin_tenant("acme")))),
+        (&plain, "pg", Some(Change::ClearPin(pin_group("beta")))),
+        (&chosen, "c", None),
+        (&by_path, "p", None),
+        (&plain, "t", Some(Change::ClearSplit { scope: of_tenant("acme") })),
+        (&plain, "g", Some(Change::ClearSplit { scope: of_group("beta") })),
+        (&elsewhere, "s", None),
+    ] {
+        assert_eq!(house.version_of(request), canary, "before");
+        house.does("api", Change::DisableVersion(version(canary)));
+        assert_eq!(house.version_of(request), "b", "{canary} is disabled");
+        let told = explain(&house.routes, &request.head());
+        // The service's own split was written anew and does not name the version any more.
+        assert!(canary == "s" || told.steps.iter().any(|s| s.detail.contains("disabled")), "{canary}: {told:?}");
+        let evidence =
+            house.decides(request).split.is_some_and(|s| s.slices.iter().any(|s| s.version == version(canary)));
+        assert!(!evidence, "{canary}");
+        assert_eq!(decide(&house.elsewhere(), &request.head(), &mut Silent).unwrap().version.name, version("b"));
+        then.into_iter().for_each(|change| house.does("api", change));
+    }
+    for canary in ["pu", "pt", "pg", "c", "p", "t", "g", "s"] {
+        house.does("api", Change::EnableVersion(version(canary)));
+    }
+    assert_eq!(house.version_of(&elsewhere), "b", "nothing comes back by itself");
+    assert_eq!((house.version_of(&chosen), house.version_of(&by_path)), ("c", "p"), "but those who ask for it");
+}
+
+#[test]
+fn a_suspended_pin_leads_to_the_baseline_until_it_is_set_again() {
+    let mut house = House::new();
+    for change in [
+        set(Scope::Service, "s", 10_000),
+        Change::SetPin(pin_tenant("acme"), to("t")),
+        Change::DisableVersion(version("t")),
+    ] {
+        house.does("api", change);
+    }
+    let request = of(user("alice"), "acme");
+    assert_eq!((house.version_of(&request), house.decides(&request).drawn), ("b", Drawn::Chosen));
+    house.does("api", Change::EnableVersion(version("t")));
+    assert_eq!(house.version_of(&request), "b");
+    house.does("api", Change::SetPin(pin_tenant("acme"), to("t")));
+    assert_eq!(house.version_of(&request), "t");
+}
+
+#[test]
+fn a_closed_door_opens_for_the_secret_and_for_networks() {
+    let file = FILE.replace(
+        "match = [{ path = \"/api\" }]",
+        "match = [{ path = \"/api\" }]\nmaintenance = { bypass_secret = \"open sesame\", bypass = [\"10.9.0.0/16\"] }",
+    );
+    let mut house = House::of(&file.replace("open sesame", "open-sesame-00001"));
+    let shut = |house: &House, request: &Request| {
+        let decision = house.decides(request);
+        crate::routing::closed(decision.service, decision.tenant.as_deref(), &request.headers, request.address)
+            .map(|m| m.message.clone())
+    };
+    let on = |tenant: Option<&str>, message: &str| Change::SetMaintenance {
+        tenant: tenant.map(|t| crate::model::TenantName::new(t).unwrap()),
+        message: message.to_owned(),
+        retry_after_s: 60,
+    };
+    let (acme, globex) = (of(user("a"), "acme"), of(user("a"), "globex"));
+    assert_eq!(shut(&house, &acme), None);
+    house.does("api", on(Some("acme"), "yours"));
+    assert_eq!((shut(&house, &acme).as_deref(), shut(&house, &globex)), (Some("yours"), None));
+    house.does("api", on(None, "all"));
+    assert_eq!((shut(&house, &acme).as_deref(), shut(&house, &globex).as_deref()), (Some("yours"), Some("all")));
+    assert_eq!(shut(&house, &user("nobody")).as_deref(), Some("all"));
+    assert_eq!(shut(&house, &acme.clone().with("x-switchback-bypass", "open-sesame-00001")), None);
+    for wrong in ["open-sesame-00002", "open-sesame-0000", ""] {
+        assert!(shut(&house, &acme.clone().with("x-switchback-bypass", wrong)).is_some(), "{wrong}");
+    }
+    let inside = Request { address: "::ffff:10.9.8.7".parse().unwrap(), ..acme.clone() };
+    assert_eq!(shut(&house, &inside), None);
+    let told = explain(&house.routes, &acme.head());
+    assert_eq!((told.version, told.steps.last().unwrap().step), (None, "maintenance"));
+    assert!(explain(&house.routes, &inside.head()).version.is_some());
+}
+
+#[test]
 fn a_brake_that_follows_ends_with_what_it_follows() {
     let mut house = House::new();
     let all_keys = |house: &House, tenant: &str| {

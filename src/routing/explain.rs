@@ -3,8 +3,9 @@
 use serde::Serialize;
 
 use super::decide::{Head, Refusal, Trace, decide};
+use super::maintenance::closed;
 use super::matching::rewrite;
-use super::routes::Routes;
+use super::routes::{Routes, ServiceRoute};
 
 /// One step of a decision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -58,6 +59,15 @@ pub fn explain(routes: &Routes, head: &Head<'_>) -> Explanation {
             }
         }
         Ok(decision) => {
+            let tenant = decision.tenant.as_deref();
+            if let Some(maintenance) = closed(decision.service, tenant, head.headers, head.address) {
+                steps.step("maintenance", || {
+                    let own = tenant.is_some_and(|t| decision.service.state.maintenance.tenants.contains_key(t));
+                    let what = if own { "the tenant" } else { "the service" };
+                    format!("answered with 503: {what} is in maintenance, says {}", maintenance.author)
+                });
+                return refused_by(decision.service, tenant, head.path, steps);
+            }
             let spec = &decision.version.spec;
             let stripped = if decision.strip == head.path.len() { "/" } else { &head.path[decision.strip..] };
             let rewritten = spec.rewrite.as_ref().and_then(|r| rewrite(stripped, &r.from, &r.to));
@@ -65,7 +75,6 @@ pub fn explain(routes: &Routes, head: &Head<'_>) -> Explanation {
             if path != head.path {
                 steps.step("rewrite", || format!("the path {} becomes {path}", head.path));
             }
-            let tenant = decision.tenant.as_deref();
             let endpoints: Vec<_> = spec
                 .endpoints
                 .iter()
@@ -81,6 +90,17 @@ pub fn explain(routes: &Routes, head: &Head<'_>) -> Explanation {
                 steps: steps.0,
             }
         }
+    }
+}
+
+fn refused_by(service: &ServiceRoute, tenant: Option<&str>, path: &str, steps: Steps) -> Explanation {
+    Explanation {
+        service: Some(service.spec.name.to_string()),
+        tenant: tenant.map(str::to_owned),
+        version: None,
+        endpoints: Vec::new(),
+        path: path.to_owned(),
+        steps: steps.0,
     }
 }
 

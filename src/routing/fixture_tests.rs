@@ -187,6 +187,7 @@ pub struct Request {
     pub address: IpAddr,
     pub trusted: bool,
     pub random: [u64; 2],
+    pub now_s: u64,
 }
 
 impl Request {
@@ -198,6 +199,7 @@ impl Request {
             address: [10, 0, 0, 1].into(),
             trusted: false,
             random: [0, 0],
+            now_s: 1_000,
         }
     }
 
@@ -215,7 +217,7 @@ impl Request {
             address: self.address,
             trusted: self.trusted,
             random: self.random,
-            now_s: 1_000,
+            now_s: self.now_s,
         }
     }
 }

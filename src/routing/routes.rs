@@ -8,9 +8,13 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
+use super::budget::RescueBudget;
 use super::cookie::CookieSigner;
+use super::deprecation::DeprecationHeaders;
 use super::endpoints::EndpointSet;
 use super::matching::Matcher;
+use super::route_patterns::RoutePatterns;
+use super::shadow::ShadowRoute;
 use super::tenant::{Identifier, TokenKeyError};
 use crate::model::{
     EndpointSpec, GroupName, Pin, ServiceName, ServiceSpec, ServiceState, Split, State, Structure, TenantMap,
@@ -30,6 +34,8 @@ pub struct Routes {
     pub services: Vec<Arc<ServiceRoute>>,
     /// Groups of each tenant that is in any, by name.
     pub groups: Arc<HashMap<TenantName, Box<[GroupName]>>>,
+    /// Whether any service keeps sessions.
+    sessions: bool,
 }
 
 /// One service, compiled.
@@ -48,8 +54,14 @@ pub struct ServiceRoute {
     pub paths: Vec<(String, usize)>,
     /// Where its requests are counted.
     pub tally: Arc<ServiceTally>,
+    /// The version that gets copies, if one does.
+    pub shadow: Option<Arc<ShadowRoute>>,
     /// Signs the cookies that it issues.
     pub signer: Arc<CookieSigner>,
+    /// How many failed requests its baseline may still take over.
+    pub budget: Arc<RescueBudget>,
+    /// The routes that the operator names; none: requests are not counted by route.
+    pub route_patterns: Option<Arc<RoutePatterns>>,
 }
 
 /// One version, compiled.
@@ -67,6 +79,8 @@ pub struct VersionRoute {
     pub per_tenant: bool,
     /// Whether it has no other endpoints than those.
     pub needs_tenant: bool,
+    /// What clients are told when it is deprecated.
+    pub deprecation: Option<Box<DeprecationHeaders>>,
     /// Keeps connections of different versions and settings apart.
     pub group_key: u64,
 }
@@ -131,6 +145,7 @@ impl Routes {
             matcher: Arc::default(),
             services: Vec::new(),
             groups: Arc::default(),
+            sessions: false,
         }
     }
 
@@ -162,6 +177,7 @@ impl Routes {
             matcher: Arc::new(Matcher::new(structure.services.values().map(|s| &**s))),
             services: services.collect::<Result<_, CompileError>>()?,
             groups: Arc::new(groups.into_iter().map(|(t, g)| (t, g.into_boxed_slice())).collect()),
+            sessions: structure.services.values().any(|s| s.sticky.iter().any(|s| s.session.is_some())),
         })
     }
 
@@ -182,7 +198,13 @@ impl Routes {
             matcher: self.matcher.clone(),
             services,
             groups: self.groups.clone(),
+            sessions: self.sessions,
         })
+    }
+
+    /// Whether a decision needs to know the time.
+    pub fn needs_time(&self) -> bool {
+        self.sessions || self.identifier.needs_time()
     }
 
     /// A service by name.
@@ -215,6 +237,10 @@ impl ServiceRoute {
             versions.iter().enumerate().filter_map(|(i, v)| v.spec.path.clone().map(|p| (p, i))).collect();
         paths.sort_by_key(|(p, _)| std::cmp::Reverse(p.len()));
         let baseline = versions.iter().position(|v| v.name == live.baseline);
+        let route_patterns = match before.filter(|b| Arc::ptr_eq(&b.spec, spec)) {
+            Some(before) => before.route_patterns.clone(),
+            None => spec.route_stats.then(|| Arc::new(RoutePatterns::new(&spec.routes))),
+        };
         let mut route = Self {
             spec: spec.clone(),
             state: live.clone(),
@@ -223,11 +249,27 @@ impl ServiceRoute {
             baseline: 0,
             paths,
             tally: context.tallies.service(&spec.name),
+            shadow: None,
             signer: context.signer.clone(),
+            budget: before.map(|b| b.budget.clone()).unwrap_or_default(),
+            route_patterns,
         };
         route.baseline = baseline.ok_or_else(|| route.missing("the baseline", &live.baseline))?;
+        route.shadow = route.shadow_after(before)?;
         route.check(live)?;
         Ok(route)
+    }
+
+    /// The shadow of the settings, with what the one before has counted if it compares the same.
+    fn shadow_after(&self, before: Option<&Self>) -> Result<Option<Arc<ShadowRoute>>, CompileError> {
+        let Some(spec) = &self.spec.shadow else { return Ok(None) };
+        let version = self.version(spec.version.as_str()).ok_or_else(|| self.missing("the shadow", &spec.version))?;
+        let old = before.and_then(|b| b.shadow.as_ref()).filter(|s| s.is_of(spec, version, self.baseline()));
+        let fresh = || {
+            let counts = self.tally.metrics(&version.name).shadow().clone();
+            Arc::new(ShadowRoute::new(spec, version, self.baseline(), counts))
+        };
+        Ok(Some(old.cloned().unwrap_or_else(fresh)))
     }
 
     fn check(&self, live: &ServiceState) -> Result<(), CompileError> {
@@ -300,6 +342,7 @@ impl VersionRoute {
             endpoints: Arc::new(EndpointSet::new(&spec.endpoints)),
             per_tenant: spec.endpoints.iter().any(of_tenant),
             needs_tenant: spec.endpoints.iter().all(of_tenant),
+            deprecation: spec.deprecated.as_ref().and_then(DeprecationHeaders::new).map(Box::new),
             group_key: xxhash_rust::xxh3::xxh3_64(identity.as_bytes()),
         }
     }

@@ -56,6 +56,8 @@ pub struct AccessLine<'a> {
     pub tenant: &'a str,
     /// Version.
     pub version: &'a str,
+    /// The version that answered in its place.
+    pub answered_by: &'a str,
     /// Request method.
     pub method: &'a str,
     /// Path; with the query only if the operator wants it, since queries carry secrets.
@@ -89,7 +91,7 @@ struct Queue {
     stop: AtomicBool,
 }
 
-const TEXTS: usize = 9;
+const TEXTS: usize = 10;
 
 /// A line with all its texts in one block.
 struct OwnedLine {
@@ -111,6 +113,8 @@ struct JsonLine<'a> {
     tenant: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     version: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    answered_by: &'a str,
     method: &'a str,
     path: &'a str,
     status: u16,
@@ -254,8 +258,8 @@ fn append_to(path: &PathBuf) -> io::Result<BufWriter<File>> {
 impl OwnedLine {
     fn new(line: &AccessLine<'_>) -> Self {
         let path = cut(line.path, MAX_PATH);
-        let AccessLine { service, tenant, version, method, client, request_id, fault, why, .. } = *line;
-        let all: [&str; TEXTS] = [service, tenant, version, method, path, client, request_id, fault, why];
+        let AccessLine { service, tenant, version, answered_by, method, client, request_id, fault, why, .. } = *line;
+        let all: [&str; TEXTS] = [service, tenant, version, answered_by, method, path, client, request_id, fault, why];
         let mut end = 0;
         let ends = all.map(|text| {
             end += text.len() as u32;
@@ -282,15 +286,16 @@ impl OwnedLine {
             service: text(0),
             tenant: text(1),
             version: text(2),
-            method: text(3),
-            path: text(4),
+            answered_by: text(3),
+            method: text(4),
+            path: text(5),
             status: self.status,
             duration_ms: self.duration_us as f64 / 1e3,
             bytes: self.bytes,
-            client: text(5),
-            request_id: text(6),
-            fault: text(7),
-            why: text(8),
+            client: text(6),
+            request_id: text(7),
+            fault: text(8),
+            why: text(9),
         }
     }
 }
@@ -306,6 +311,7 @@ mod tests {
             service: "accounting",
             tenant: "acme",
             version: "2.0.0",
+            answered_by: "1.0.0",
             method: "GET",
             path,
             status: 502,
@@ -332,7 +338,7 @@ mod tests {
         log.write(&line(&"é".repeat(3_000)));
         drop(log);
         let lines = lines(&file);
-        let expected = r#"{"time":"2023-11-14T22:13:20.123Z","service":"accounting","tenant":"acme","version":"2.0.0","method":"GET","path":"/a\"b\n{}ü","status":502,"duration_ms":12.345,"bytes":17,"client":"192.0.2.1:4711","fault":"backend","why":"split"}"#;
+        let expected = r#"{"time":"2023-11-14T22:13:20.123Z","service":"accounting","tenant":"acme","version":"2.0.0","answered_by":"1.0.0","method":"GET","path":"/a\"b\n{}ü","status":502,"duration_ms":12.345,"bytes":17,"client":"192.0.2.1:4711","fault":"backend","why":"split"}"#;
         assert_eq!(lines[0].to_string(), expected);
         assert_eq!(lines[1]["path"].as_str().unwrap().len(), MAX_PATH);
         assert_eq!(dropped.load(Relaxed), 0);

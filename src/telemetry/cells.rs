@@ -1,11 +1,12 @@
 //! The counters behind the metrics of one version: what a scrape reads and every request adds to.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 
 use super::outcome::{CODE_CLASSES, FailureKind, Fault, Outcome, code_index};
+use super::shadow::ShadowCounts;
 use crate::model::{ServiceName, VersionName};
 
 /// Upper bounds of the exported duration buckets, microseconds: 1 ms to 60 s.
@@ -22,6 +23,7 @@ const STRIPES: usize = 8;
 #[derive(Default)]
 pub struct VersionMetrics {
     stripes: [Stripe; STRIPES],
+    shadow: OnceLock<Arc<ShadowCounts>>,
 }
 
 /// On cache lines of its own. A request may begin on one thread and end on another, so that single stripes mean
@@ -69,6 +71,16 @@ impl VersionMetrics {
     /// Requests in which the backend failed.
     pub fn failures(&self) -> u64 {
         self.sums().failures.iter().sum()
+    }
+
+    /// Where copies that it gets as a shadow are counted; from the first call on their series exist, with zeros.
+    pub fn shadow(&self) -> &Arc<ShadowCounts> {
+        self.shadow.get_or_init(Arc::default)
+    }
+
+    /// The same, if it was ever a shadow.
+    pub(super) fn known_shadow(&self) -> Option<&ShadowCounts> {
+        self.shadow.get().map(|counts| &**counts)
     }
 
     pub(super) fn sums(&self) -> VersionSums {

@@ -7,9 +7,12 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Metric, MetricFamily};
 
 use super::cells::VersionMetrics;
+use super::detours::Rescue;
 use super::families::{self as family, Family};
 use super::metrics::{State, lock};
 use super::outcome::{CODE_CLASSES, FailureKind};
+use super::sessions::SessionResult;
+use super::shadow::ShadowResult;
 use crate::model::{ServiceName, VersionName};
 
 /// The one collector of the registry.
@@ -26,6 +29,8 @@ struct VersionSamples {
     durations: Vec<Metric>,
     in_flight: Vec<Metric>,
     aborts: Vec<Metric>,
+    shadow: Vec<Metric>,
+    sessions: Vec<Metric>,
 }
 
 impl StateCollector {
@@ -41,6 +46,7 @@ impl Collector for StateCollector {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let mut all = self.versions();
+        all.extend(self.detours());
         all.extend(self.tenants());
         all.extend(self.services());
         all.extend(self.process());
@@ -56,6 +62,11 @@ impl StateCollector {
             let mut versions = Vec::clone(&service.cells().list());
             versions.sort_by(|a, b| a.0.cmp(&b.0));
             versions.iter().for_each(|(version, cells)| samples.add(service.service(), version, cells));
+            for (result, n) in service.sessions().read().iter().flat_map(|counts| SessionResult::ALL.iter().zip(counts))
+            {
+                let labels = [service.service().as_str(), result.as_str()];
+                samples.sessions.push(family::SESSIONS.sample(&labels, *n as f64));
+            }
         }
         vec![
             family::REQUESTS.with(samples.requests),
@@ -63,7 +74,25 @@ impl StateCollector {
             family::DURATION.with(samples.durations),
             family::IN_FLIGHT.with(samples.in_flight),
             family::ABORTS.with(samples.aborts),
+            family::SHADOW.with(samples.shadow),
+            family::SESSIONS.with(samples.sessions),
         ]
+    }
+
+    fn detours(&self) -> Vec<MetricFamily> {
+        let (mut rescues, mut skews) = (Vec::new(), Vec::new());
+        for service in self.state.tallies.services() {
+            for (from, to, counts) in service.detours().iter() {
+                let labels = |result| [service.service().as_str(), from.as_str(), to.as_str(), result];
+                for result in Rescue::ALL {
+                    rescues.push(family::RESCUES.sample(&labels(result.as_str()), counts.rescues(result) as f64));
+                }
+                let (found, missing) = counts.skews();
+                skews.push(family::SKEWS.sample(&labels("found"), found as f64));
+                skews.push(family::SKEWS.sample(&labels("missing"), missing as f64));
+            }
+        }
+        vec![family::RESCUES.with(rescues), family::SKEWS.with(skews)]
     }
 
     fn tenants(&self) -> Vec<MetricFamily> {
@@ -107,7 +136,15 @@ impl StateCollector {
             |result, n: &std::sync::atomic::AtomicU64| family::RELOADS.sample(&[result], n.load(Relaxed) as f64);
         let refused = state.refused.list();
         let refused = refused.iter().map(|(reason, n)| family::REFUSED.sample(&[reason], *n as f64)).collect();
+        let certificates = lock(&state.certificates);
+        let ends = certificates.iter().map(|(file, ends_s)| family::CERTIFICATE_EXPIRY.sample(&[file], *ends_s as f64));
+        let read = |result, n: &std::sync::atomic::AtomicU64| {
+            family::CERTIFICATE_RELOADS.sample(&[result], n.load(Relaxed) as f64)
+        };
         vec![
+            family::CERTIFICATE_EXPIRY.with(ends.collect()),
+            family::CERTIFICATE_RELOADS
+                .with(vec![read("success", &state.certificates_ok), read("failure", &state.certificates_failed)]),
             family::RELOADS.with(vec![reload("success", &state.reloads_ok), reload("failure", &state.reloads_failed)]),
             single(&family::STORE_UP, f64::from(u8::from(state.store_up.load(Relaxed)))),
             single(&family::CONNECTIONS, state.open_connections.load(Relaxed).max(0) as f64),
@@ -135,5 +172,10 @@ impl VersionSamples {
         self.durations.push(family::DURATION.histogram(&[service, version], &sums.durations, sum_s));
         self.in_flight.push(family::IN_FLIGHT.sample(&[service, version], sums.in_flight as f64));
         self.aborts.push(family::ABORTS.sample(&[service, version], sums.client_aborts as f64));
+        let Some(shadow) = cells.known_shadow() else { return };
+        for result in ShadowResult::ALL {
+            let n = shadow.get(result) as f64;
+            self.shadow.push(family::SHADOW.sample(&[service, version, result.as_str()], n));
+        }
     }
 }

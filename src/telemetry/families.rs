@@ -37,6 +37,14 @@ families! {
     IN_FLIGHT = GAUGE "requests_in_flight" ["service", "version"] "Requests on their way now.";
     ABORTS = COUNTER "client_aborts_total" ["service", "version"]
         "Requests whose client went away before the answer was complete.";
+    RESCUES = COUNTER "rescues_total" ["service", "from", "to", "result"]
+        "Requests that failed on the version they were routed to, by what became of them at the baseline.";
+    SKEWS = COUNTER "skewed_requests_total" ["service", "from", "to", "result"]
+        "Requests for assets that the version they were routed to did not have, by whether another version had them.";
+    SHADOW = COUNTER "shadow_requests_total" ["service", "version", "result"]
+        "Copies of requests for a version that users do not see, by result, judged by what was known as noise then.";
+    SESSIONS = COUNTER "session_cookies_total" ["service", "result"]
+        "Requests of services with sessions, by what became of their session: new, kept, renewed, overridden, expired, foreign, forged.";
     SPLIT = GAUGE "split_weight_ratio" ["service", "version"]
         "Share of the service's keys that the version gets by the service's split, 0 to 1.";
     TENANT_REQUESTS = COUNTER "tenant_requests_total" ["service", "tenant", "version"]
@@ -48,6 +56,10 @@ families! {
         "Natural logarithm of the evidence against the canary in the service's scope that has most; ln(10000) = 9.21 rolls back.";
     RELOADS = COUNTER "config_reloads_total" ["result"] "Times that the configuration file was read again, by result.";
     STORE_UP = GAUGE "store_up" [] "Whether the store takes commits, 1 or 0. Traffic flows either way.";
+    CERTIFICATE_EXPIRY = GAUGE "certificate_expiry_timestamp_seconds" ["certificate"]
+        "When the certificate in this file ends, in seconds since the Unix epoch.";
+    CERTIFICATE_RELOADS = COUNTER "certificate_reloads_total" ["result"]
+        "Times that certificates were read again because a file had changed, by result.";
     CONNECTIONS = GAUGE "open_connections" [] "Connections of clients that are open now.";
     REFUSED = COUNTER "refused_requests_total" ["reason"] "Requests that the proxy itself refused, by reason.";
     LOG_DROPPED = COUNTER "access_log_dropped_total" []

@@ -37,6 +37,9 @@ pub(super) struct State {
     pub(super) endpoints: Mutex<BTreeMap<(ServiceName, VersionName, String), bool>>,
     pub(super) reloads_ok: AtomicU64,
     pub(super) reloads_failed: AtomicU64,
+    pub(super) certificates: Mutex<BTreeMap<String, i64>>,
+    pub(super) certificates_ok: AtomicU64,
+    pub(super) certificates_failed: AtomicU64,
     pub(super) store_up: AtomicBool,
     pub(super) open_connections: Arc<AtomicI64>,
     pub(super) refused: Reasons,
@@ -63,6 +66,9 @@ impl Metrics {
             endpoints: Mutex::default(),
             reloads_ok: AtomicU64::default(),
             reloads_failed: AtomicU64::default(),
+            certificates: Mutex::default(),
+            certificates_ok: AtomicU64::default(),
+            certificates_failed: AtomicU64::default(),
             store_up: AtomicBool::new(true),
             open_connections: Arc::default(),
             refused: Reasons::default(),
@@ -121,6 +127,17 @@ impl Metrics {
     /// The configuration file was read again.
     pub fn reload(&self, ok: bool) {
         let counter = if ok { &self.state.reloads_ok } else { &self.state.reloads_failed };
+        counter.fetch_add(1, Relaxed);
+    }
+
+    /// When a certificate ends, seconds since the Unix epoch.
+    pub fn set_certificate(&self, file: String, ends_s: i64) {
+        lock(&self.state.certificates).insert(file, ends_s);
+    }
+
+    /// Certificates were read again because a file had changed.
+    pub fn certificate_reload(&self, ok: bool) {
+        let counter = if ok { &self.state.certificates_ok } else { &self.state.certificates_failed };
         counter.fetch_add(1, Relaxed);
     }
 
@@ -215,7 +232,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use crate::model::BasisPoints;
-    use crate::telemetry::{Draw, FailureKind, Fault, Outcome, Start};
+    use crate::telemetry::{Draw, FailureKind, Fault, Outcome, Rescue, Start};
 
     fn names() -> (ServiceName, VersionName, VersionName) {
         (
@@ -229,7 +246,7 @@ mod tests {
     fn every_family_is_rendered() {
         let metrics = Metrics::new(Arc::new(Tallies::new(10)), 5);
         let (service, one, two) = names();
-        metrics.version(&service, &one);
+        metrics.version(&service, &one).shadow().add(crate::telemetry::ShadowResult::Dropped);
         let half = BasisPoints::new(5_000).unwrap();
         metrics.set_split(&service, &Weights::new([(one.clone(), half), (two.clone(), half)]).unwrap());
         metrics.set_split(&service, &Weights::all_on(one.clone()));
@@ -238,12 +255,15 @@ mod tests {
         metrics.set_evidence(&service, "error", -1.5);
         metrics.reload(true);
         metrics.refused("maintenance");
+        metrics.set_certificate("site.crt".to_owned(), 1_800_000_000);
         metrics.set_endpoint(&service, &one, "127.0.0.1:9001", false);
         metrics.add_tenant(&service, None, &[]);
         let tally = metrics.state.tallies.service(&service);
+        tally.detour(&two, &one).rescue(Rescue::OverBudget);
         let start =
             Start { tenant: Some("acme"), version: &one, now_us: 0, draw: Draw::Chosen, split: None, pooled: false };
         tally.begin(&start).finish(Outcome { fault: Fault::Backend(FailureKind::Timeout), status: 504 }, 2_000_000);
+        tally.session(crate::telemetry::SessionResult::Forged);
         let mut open = tally.begin(&start);
         open.answered(4_000);
         let news = crate::telemetry::Windows::default().record(0, &tally.scope(Some("acme")).unwrap());
@@ -259,14 +279,20 @@ mod tests {
             r#"switchback_request_duration_seconds_bucket{service="accounting",version="1.0.0",le="2.5"} 2"#,
             r#"switchback_request_duration_seconds_bucket{service="accounting",version="1.0.0",le="0.005"} 1"#,
             r#"switchback_request_duration_seconds_sum{service="accounting",version="1.0.0"} 2.004"#,
+            r#"switchback_shadow_requests_total{result="dropped",service="accounting",version="1.0.0"} 1"#,
+            r#"switchback_shadow_requests_total{result="same",service="accounting",version="1.0.0"} 0"#,
             r#"switchback_requests_in_flight{service="accounting",version="1.0.0"} 1"#,
             r#"switchback_split_weight_ratio{service="accounting",version="1.0.0"} 1"#,
             r#"switchback_split_weight_ratio{service="accounting",version="2.0.0"} 0"#,
             r#"switchback_tenant_requests_total{service="accounting",tenant="_other",version="1.0.0"} 1"#,
+            r#"switchback_session_cookies_total{service="accounting",result="forged"} 1"#,
+            r#"switchback_session_cookies_total{service="accounting",result="kept"} 0"#,
             r#"switchback_rollbacks_total{reason="errors",service="accounting"} 1"#,
             r#"switchback_rollbacks_total{reason="other",service="accounting"} 1"#,
             r#"switchback_guard_evidence{service="accounting",signal="error"} -1.5"#,
             r#"switchback_refused_requests_total{reason="maintenance"} 1"#,
+            r#"switchback_rescues_total{service="accounting",from="2.0.0",to="1.0.0",result="over_budget"} 1"#,
+            r#"switchback_rescues_total{service="accounting",from="2.0.0",to="1.0.0",result="saved"} 0"#,
             r#"switchback_config_reloads_total{result="success"} 1"#,
             r#"switchback_endpoint_up{service="accounting",version="1.0.0",endpoint="127.0.0.1:9001"} 0"#,
         ];

@@ -2,6 +2,7 @@
 //!
 //! * [`Tallies`]: cumulative counts and latencies per service, tenant and version, and the evidence per split epoch.
 //!   The request path only adds; the tick and the admin API only read.
+//! * [`RouteTable`]: the same by route, for people only: the guard does not look at it.
 //! * [`Windows`]: a bounded history of those counts, for people and for plain limits.
 //! * [`Metrics`]: everything under `/metrics`, read from the same counters at each scrape.
 //! * [`AccessLog`] and [`tracing`]: one line per request, and what the process has to say about itself.
@@ -12,14 +13,19 @@
 mod access_log;
 mod cells;
 mod collector;
+mod detours;
 mod epoch;
 mod families;
 mod keys;
 pub mod latency;
 mod metrics;
 mod outcome;
+mod route_table;
+mod route_window;
 mod scope;
 mod service;
+mod sessions;
+mod shadow;
 mod sketch;
 mod tally;
 #[cfg(test)]
@@ -32,12 +38,17 @@ mod window;
 
 pub use access_log::{AccessLine, AccessLog, AccessLogError, LogTarget};
 pub use cells::VersionMetrics;
+pub use detours::{Detour, DetourCounts, Rescue};
 pub use epoch::{ArmReading, EpochTally, SignalReading, TallySignal};
 pub use keys::KeySet;
 pub use metrics::Metrics;
 pub use outcome::{FailureKind, Fault, Outcome, code_class};
+pub use route_table::{OTHER_ROUTE, RouteRequest, RouteTable};
+pub use route_window::RouteStats;
 pub use scope::{OTHER_TENANT, ScopeTally};
 pub use service::{Draw, ServiceTally, Start};
+pub use sessions::SessionResult;
+pub use shadow::{ShadowCounts, ShadowResult};
 pub use tally::{ScopeHandle, Tallies};
 pub use ticket::Ticket;
 pub use top_tenants::{TenantSeries, TopTenants};

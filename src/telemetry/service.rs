@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use super::cells::{ServiceCells, VersionMetrics};
+use super::detours::{Detour, DetourCounts, Detours};
+use super::route_table::RouteTable;
 use super::scope::{OTHER_TENANT, ScopeKind, ScopeTally};
+use super::sessions::{SessionCounts, SessionResult};
 use super::tally::Shared;
 use super::ticket::{Comparing, Evidence, Ticket};
 use crate::model::{ServiceName, Split, TenantName, VersionName};
@@ -43,7 +46,10 @@ pub struct ServiceTally {
     shared: Arc<Shared>,
     whole: Arc<ScopeTally>,
     other: Arc<ScopeTally>,
+    sessions: SessionCounts,
     tenants: papaya::HashMap<TenantName, Arc<ScopeTally>>,
+    detours: Detours,
+    routes: RouteTable,
 }
 
 impl Drop for ServiceTally {
@@ -59,7 +65,8 @@ impl ServiceTally {
         let scope = |kind, tenant| Arc::new(ScopeTally::new(kind, tenant, cells.clone(), shared.clone()));
         let whole = scope(ScopeKind::Whole, None);
         let other = scope(ScopeKind::Other, TenantName::new(OTHER_TENANT).ok());
-        Self { whole, other, tenants: papaya::HashMap::new(), cells, shared }
+        let (tenants, detours, routes, sessions) = Default::default();
+        Self { whole, other, sessions, tenants, cells, shared, detours, routes }
     }
 
     /// The service.
@@ -77,6 +84,20 @@ impl ServiceTally {
         });
         scope.touch_loosely(start.now_us);
         Ticket::new(scope, totals, evidence, start.now_us)
+    }
+
+    /// Counts what a request's session came to.
+    pub fn session(&self, result: SessionResult) {
+        self.sessions.add(result);
+    }
+
+    pub(super) fn sessions(&self) -> &SessionCounts {
+        &self.sessions
+    }
+
+    /// What came to each route.
+    pub fn routes(&self) -> &RouteTable {
+        &self.routes
     }
 
     /// The cells of a version's metrics, made on first use.
@@ -104,7 +125,19 @@ impl ServiceTally {
     pub fn forget_version(&self, version: &VersionName) {
         // Cells first: a scope that meets the version again in between then finds fresh ones.
         self.cells.forget(version);
+        self.detours.forget(version);
         self.scopes().iter().for_each(|s| s.forget_version(version));
+        self.routes.forget_version(version);
+    }
+
+    /// The counts of requests that went from one version to another, made on first use.
+    pub fn detour(&self, from: &VersionName, to: &VersionName) -> Arc<DetourCounts> {
+        self.detours.between(from, to)
+    }
+
+    /// Every pair of versions with such requests: from, to, and the counts.
+    pub fn detours(&self) -> Arc<Vec<Detour>> {
+        self.detours.list()
     }
 
     pub(super) fn cells(&self) -> &Arc<ServiceCells> {

@@ -23,7 +23,7 @@ pub struct Ticket {
     evidence: Evidence,
     start_us: u64,
     latency_us: Option<u64>,
-    finished: bool,
+    ended: Option<Outcome>,
 }
 
 /// The part of a request in the comparison. Shared with the tick when its age is watched, which costs the one
@@ -134,7 +134,7 @@ impl Comparing {
 impl Ticket {
     pub(super) fn new(scope: Arc<ScopeTally>, totals: Arc<VersionTotals>, evidence: Evidence, start_us: u64) -> Self {
         totals.began();
-        Self { scope, totals, evidence, start_us, latency_us: None, finished: false }
+        Self { scope, totals, evidence, start_us, latency_us: None, ended: None }
     }
 
     /// The client is still sending the request's body: the version is not to blame for the time that takes. Until
@@ -159,7 +159,7 @@ impl Ticket {
     /// The final response header came: the latency is fixed, and with it whether the request was slow. Only the first
     /// call counts; the body's time never does.
     pub fn answered(&mut self, now_us: u64) {
-        if self.latency_us.is_some() || self.finished {
+        if self.latency_us.is_some() || self.ended.is_some() {
             return;
         }
         let latency = now_us.saturating_sub(self.start_us);
@@ -174,13 +174,13 @@ impl Ticket {
     /// The request came to an end. Only the first call counts. A backend that never answered is as slow as the time
     /// until now; a client that left, a refusal or a fault of the proxy decides nothing about the version.
     pub fn finish(&mut self, outcome: Outcome, now_us: u64) {
-        if self.finished {
+        if self.ended.is_some() {
             return;
         }
         if outcome.fault.concerns_version() {
             self.answered(now_us);
         }
-        self.finished = true;
+        self.ended = Some(outcome);
         if let Some(comparing) = self.comparing() {
             comparing.ended(outcome, now_us);
             if !Arc::ptr_eq(&comparing.scope, &self.scope) {
@@ -189,6 +189,11 @@ impl Ticket {
         }
         self.totals.ended(outcome);
         self.scope.touch(now_us);
+    }
+
+    /// What the request came to for its version, once it has ended.
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.ended
     }
 
     /// The time until the response header in microseconds, once it is known.
@@ -207,7 +212,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if !self.finished {
+        if self.ended.is_none() {
             if let Some(comparing) = self.comparing() {
                 comparing.close();
             }

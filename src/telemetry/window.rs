@@ -7,12 +7,14 @@ use std::collections::{HashMap, VecDeque};
 
 use super::latency::{BUCKETS, SparseCounts, quantile};
 use super::outcome::FailureKind;
+use super::route_window::{RouteStats, RouteWindows};
 use super::scope::ScopeTally;
+use super::service::ServiceTally;
 use super::totals::TotalsReading;
 use crate::model::{ServiceName, TenantName, VersionName};
 
 /// Length of a bucket in milliseconds.
-const BUCKET_MS: u64 = 10_000;
+pub(super) const BUCKET_MS: u64 = 10_000;
 
 /// How many buckets are kept: fifteen minutes.
 const KEPT: u64 = 90;
@@ -25,6 +27,7 @@ pub struct Windows {
     /// Entries of sparse latency counts that may be kept, 4 bytes each, and how many there are.
     max_entries: usize,
     entries: usize,
+    routes: RouteWindows,
 }
 
 /// What one version of one scope did between two readings.
@@ -76,12 +79,14 @@ pub struct VersionStats {
     pub covered_ms: u64,
 }
 
+/// What each version did.
 #[derive(Default)]
-struct History {
+pub(super) struct History {
     versions: Vec<VersionHistory>,
 }
 
-struct VersionHistory {
+/// What one version did.
+pub(super) struct VersionHistory {
     version: VersionName,
     since_ms: u64,
     in_flight: i64,
@@ -106,7 +111,7 @@ struct Sum {
 }
 
 impl Default for Windows {
-    /// Latencies may take 32 MiB.
+    /// Latencies of tenants may take 32 MiB, those of routes 16 MiB.
     fn default() -> Self {
         Self::new(8 << 20)
     }
@@ -116,7 +121,8 @@ impl Windows {
     /// `max_entries`: how many sparse latency counts of 4 bytes are kept for single tenants. Beyond it, new buckets of
     /// tenants have counts but no percentiles; those of the services always have both.
     pub fn new(max_entries: usize) -> Self {
-        Self { histories: HashMap::new(), last: HashMap::new(), max_entries, entries: 0 }
+        let routes = RouteWindows::default();
+        Self { histories: HashMap::new(), last: HashMap::new(), max_entries, entries: 0, routes }
     }
 
     /// Takes a scope's totals in and returns what is new in them, versions without news left out.
@@ -157,10 +163,33 @@ impl Windows {
         now_ms: u64,
     ) -> Vec<VersionStats> {
         let history = self.histories.get(service).and_then(|h| h.get(&tenant.cloned()));
-        let mut all: Vec<_> =
-            history.into_iter().flat_map(|h| &h.versions).map(|v| v.stats(window_ms, now_ms)).collect();
-        all.sort_by(|a, b| a.version.cmp(&b.version));
-        all
+        history.map_or_else(Vec::new, |h| h.stats(window_ms, now_ms))
+    }
+
+    /// Takes in what is new in a service's routes. Once a second is enough; whoever asks for them may do it before.
+    pub fn record_routes(&mut self, now_ms: u64, service: &ServiceTally) {
+        self.routes.record(now_ms, service.service(), service.routes());
+    }
+
+    /// The routes of a service, as ids for [`route_stats`](Self::route_stats).
+    pub fn routes(&self, service: &ServiceName) -> Vec<u64> {
+        self.routes.ids(service)
+    }
+
+    /// The id of a route by its name.
+    pub fn route_id(&self, service: &ServiceName, name: &str) -> Option<u64> {
+        self.routes.id_of(service, name)
+    }
+
+    /// What each version did for one route, as [`stats`](Self::stats) tells it of tenants; none when it lost its place.
+    pub fn route_stats(
+        &self,
+        service: &ServiceName,
+        route: u64,
+        window_ms: Option<u64>,
+        now_ms: u64,
+    ) -> Option<RouteStats> {
+        self.routes.stats(service, route, window_ms, now_ms)
     }
 
     /// Forgets a scope that was let go.
@@ -188,6 +217,7 @@ impl Windows {
     pub fn forget_service(&mut self, service: &ServiceName) {
         self.histories.remove(service);
         self.last.retain(|_, (s, _)| s != service);
+        self.routes.forget_service(service);
         self.count_entries();
     }
 
@@ -196,6 +226,7 @@ impl Windows {
         for version in self.histories.values_mut().flat_map(HashMap::values_mut).flat_map(|h| &mut h.versions) {
             version.drop_old(now_ms / BUCKET_MS);
         }
+        self.routes.sweep(now_ms);
         self.count_entries();
     }
 
@@ -216,7 +247,7 @@ impl Windows {
 }
 
 impl TotalsDelta {
-    fn between(before: Option<&TotalsReading>, now: &TotalsReading) -> Self {
+    pub(super) fn between(before: Option<&TotalsReading>, now: &TotalsReading) -> Self {
         // A version that was forgotten and came back begins at zero again.
         let before = before.filter(|b| b.ended() <= now.ended());
         let since = |pick: &dyn Fn(&TotalsReading) -> u64| pick(now).saturating_sub(before.map_or(0, pick));
@@ -242,7 +273,34 @@ impl TotalsDelta {
 }
 
 impl History {
-    fn version(&mut self, version: &VersionName, now_ms: u64) -> &mut VersionHistory {
+    /// By version, with the counts of latencies by bucket.
+    pub(super) fn detailed(&self, window_ms: Option<u64>, now_ms: u64) -> Vec<(VersionStats, Box<[u64]>)> {
+        self.versions.iter().map(|v| v.detailed(window_ms, now_ms)).collect()
+    }
+
+    /// By version, in order.
+    pub(super) fn stats(&self, window_ms: Option<u64>, now_ms: u64) -> Vec<VersionStats> {
+        let mut all: Vec<_> = self.versions.iter().map(|v| v.stats(window_ms, now_ms)).collect();
+        all.sort_by(|a, b| a.version.cmp(&b.version));
+        all
+    }
+
+    /// Forgets the versions for which `stays` does not hold.
+    pub(super) fn retain(&mut self, stays: impl Fn(&VersionName) -> bool) {
+        self.versions.retain(|v| stays(&v.version));
+    }
+
+    /// Frees what is older than fifteen minutes.
+    pub(super) fn drop_old(&mut self, now_ms: u64) {
+        self.versions.iter_mut().for_each(|v| v.drop_old(now_ms / BUCKET_MS));
+    }
+
+    /// How many entries its latencies take.
+    pub(super) fn entries(&self) -> usize {
+        self.versions.iter().map(VersionHistory::entries).sum()
+    }
+
+    pub(super) fn version(&mut self, version: &VersionName, now_ms: u64) -> &mut VersionHistory {
         let place = self.versions.iter().position(|v| v.version == *version).unwrap_or_else(|| {
             self.versions.push(VersionHistory::new(version.clone(), now_ms));
             self.versions.len() - 1
@@ -256,7 +314,7 @@ impl VersionHistory {
         Self { version, since_ms: now_ms, in_flight: 0, cells: VecDeque::new(), total: Sum::new() }
     }
 
-    fn add(&mut self, bucket: u64, delta: &TotalsDelta, detailed: bool) {
+    pub(super) fn add(&mut self, bucket: u64, delta: &TotalsDelta, detailed: bool) {
         self.drop_old(bucket);
         self.in_flight += delta.in_flight;
         self.total.add_delta(delta);
@@ -275,16 +333,23 @@ impl VersionHistory {
         }
     }
 
-    fn entries(&self) -> usize {
+    pub(super) fn entries(&self) -> usize {
         self.cells.iter().map(|c| c.latency.size()).sum()
     }
 
     fn stats(&self, window_ms: Option<u64>, now_ms: u64) -> VersionStats {
-        let Some(window_ms) = window_ms else { return self.describe(&self.total, self.since_ms, now_ms) };
+        self.detailed(window_ms, now_ms).0
+    }
+
+    /// With the counts of latencies by bucket.
+    fn detailed(&self, window_ms: Option<u64>, now_ms: u64) -> (VersionStats, Box<[u64]>) {
+        let Some(window_ms) = window_ms else {
+            return (self.describe(&self.total, self.since_ms, now_ms), self.total.latency.clone());
+        };
         let first = (now_ms.saturating_sub(window_ms) / BUCKET_MS).max((now_ms / BUCKET_MS).saturating_sub(KEPT - 1));
         let mut sum = Sum::new();
         self.cells.iter().filter(|c| c.bucket >= first).for_each(|c| sum.add_cell(c));
-        self.describe(&sum, (first * BUCKET_MS).max(self.since_ms), now_ms)
+        (self.describe(&sum, (first * BUCKET_MS).max(self.since_ms), now_ms), sum.latency)
     }
 
     fn describe(&self, sum: &Sum, from_ms: u64, now_ms: u64) -> VersionStats {

@@ -35,6 +35,8 @@ pub struct Script {
     pub hang: AtomicBool,
     /// Only requests of this tenant fail.
     pub fail_tenant: Mutex<Option<String>>,
+    /// Paths that begin like this are answered with 404.
+    pub missing: Mutex<Vec<String>>,
     /// Requests so far.
     pub requests: AtomicU64,
     /// The last request, as JSON.
@@ -70,6 +72,7 @@ impl Backend {
             fail_per_10k: AtomicU32::new(0),
             hang: AtomicBool::new(false),
             fail_tenant: Mutex::new(None),
+            missing: Mutex::default(),
             requests: AtomicU64::new(0),
             last: Mutex::new(Value::Null),
         });
@@ -97,7 +100,7 @@ async fn answer(script: Arc<Script>, request: Request) -> Response {
     let headers: BTreeMap<String, String> =
         head.headers.iter().map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned())).collect();
     let tenant = headers.get("x-switchback-tenant").cloned();
-    let seen = json!({ "version": script.name, "method": head.method.as_str(), "path": head.uri.to_string(), "headers": headers, "body_len": body.len() });
+    let seen = json!({ "version": script.name, "method": head.method.as_str(), "path": head.uri.to_string(), "headers": headers, "body_len": body.len(), "body_hash": format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&body)) });
     *script.last.lock().unwrap() = seen.clone();
     if script.hang.load(SeqCst) {
         std::future::pending::<()>().await;
@@ -109,7 +112,12 @@ async fn answer(script: Arc<Script>, request: Request) -> Response {
     // A multiplier that is prime to 10 000 spreads the failures evenly over the requests.
     let unlucky = (number * 7_919) % 10_000 < u64::from(script.fail_per_10k.load(SeqCst));
     let cursed = tenant.is_some() && *script.fail_tenant.lock().unwrap() == tenant;
-    let status = if unlucky || cursed { 500 } else { script.status.load(SeqCst) };
+    let missing = script.missing.lock().unwrap().iter().any(|path| head.uri.path().starts_with(path.as_str()));
+    let status = match (unlucky || cursed, missing) {
+        (true, _) => 500,
+        (false, true) => 404,
+        (false, false) => script.status.load(SeqCst),
+    };
     Response::builder().status(status).header("x-backend", &script.name).body(Body::from(seen.to_string())).unwrap()
 }
 

@@ -1,10 +1,20 @@
 //! Black-box tests: the real app on free ports, real HTTP clients, scripted backends.
 
 mod api;
+mod deprecation;
 mod failures;
 mod forwarding;
 mod guard;
 mod harness;
+mod kill_switch;
 mod lifecycle;
+mod maintenance;
+mod rescue;
+mod routes;
+mod sessions;
+mod shadow;
+mod skew;
 mod splitting;
 mod tenants;
+mod tls;
+mod together;

@@ -105,12 +105,15 @@ async fn a_dry_run_changes_nothing() {
     api.put("/v1/services/accounting/groups/beta/split", body_for("/split")).await;
     api.put("/v1/services/accounting/pins/tenant/acme", json!({ "exclude": "2.0.0" })).await;
     api.put("/v1/services/accounting/hold", json!({})).await;
+    api.put("/v1/services/accounting/maintenance", json!({})).await;
+    api.put("/v1/services/accounting/tenants/acme/maintenance", json!({})).await;
     let (revision, newest) = (api.control.view().state.revision, api.get("/v1/events?order=desc&limit=1").await);
     for route in routes::table().into_iter().filter(|r| !r.method.is_safe() && r.path.contains("{service}")) {
         let path = format!("{}?dry_run=true", filled(route.path));
         let answer = api.send(route.method.as_str(), &path, &[], body_for(route.path)).await;
-        let refused =
-            route.path.ends_with("{version}") && route.method == Method::DELETE || route.path.ends_with("/baseline");
+        let refused = route.path.ends_with("{version}") && route.method == Method::DELETE
+            || route.path.ends_with("/baseline")
+            || route.path.ends_with("/disabled");
         assert!(answer.status == 200 || refused, "{path}: {answer:?}");
         if answer.status == 200 {
             assert_eq!((answer.body["dry_run"].as_bool(), answer.body["event"].is_null()), (Some(true), true));

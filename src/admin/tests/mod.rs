@@ -5,6 +5,8 @@ mod access;
 mod changes;
 mod description;
 mod hostile;
+mod keys;
+mod operations;
 mod reading;
 mod schema;
 mod socket;
@@ -37,6 +39,7 @@ match = [{ path = "/accounting" }]
 sticky = [{ header = "x-user-id" }]
 baseline = "1.0.0"
 split = { "1.0.0" = 90, "2.0.0" = 10 }
+shadow = { version = "2.0.0", ignore = ["$.at"] }
 [services.accounting.versions."1.0.0"]
 endpoints = ["127.0.0.1:7001", "127.0.0.1:7002"]
 [services.accounting.versions."2.0.0"]
@@ -203,6 +206,8 @@ fn body_for(path: &str) -> Value {
         p if p.contains("/pins/") => json!({ "version": "2.0.0" }),
         p if p.ends_with("/rollback") || p.ends_with("/hold") => json!({ "reason": "a test" }),
         p if p.ends_with("/baseline") => json!({ "version": "2.0.0" }),
+        p if p.ends_with("/maintenance") => json!({ "message": "moving", "retry_after": "5m" }),
+        p if p.ends_with("/disabled") => json!({ "reason": "a test" }),
         p if p.contains("/versions/") => json!({ "endpoints": ["127.0.0.1:7301"] }),
         _ => json!({}),
     }

@@ -4,7 +4,7 @@ use super::*;
 use crate::analysis::{ArmCounts, EvidenceWindow, Signal, Verdict};
 use crate::control::{ComparisonReport, ScopeKey};
 use crate::model::{ServiceName, TenantName, VersionName};
-use crate::telemetry::{Draw, FailureKind, Outcome, Start};
+use crate::telemetry::{Draw, FailureKind, Outcome, RouteRequest, Start};
 
 fn service() -> ServiceName {
     ServiceName::new("accounting").unwrap()
@@ -188,6 +188,53 @@ async fn versions_are_compared() {
     assert_eq!((unknown.status, unknown.detail().contains("did you mean \"2.0.0\"?")), (422, true));
     let tenant = TenantName::new("t05").unwrap();
     assert!(api.control.board().of(&service(), Some(&tenant)).is_empty());
+}
+
+/// Requests of a route on both versions; on the second, `failed` of them fail and all take `ms`.
+fn route_traffic(api: &Api, route: &str, requests: u64, failed: u64, ms: u64) {
+    let tally = api.tallies.service(&service());
+    for (name, failed, ms) in [("1.0.0", 0, 10), ("2.0.0", failed, ms)] {
+        for i in 0..requests {
+            let outcome = if i < failed { Outcome::failed(FailureKind::Status, 500) } else { Outcome::served(200) };
+            tally.routes().count(&RouteRequest {
+                route,
+                configured: route == "/named",
+                version: &version(name),
+                outcome,
+                answered: Some(outcome.status),
+                latency_us: Some(ms * 1_000),
+                now_us: 0,
+            });
+        }
+    }
+}
+
+#[tokio::test]
+async fn routes_are_compared_worst_first() {
+    let api = Api::new().await;
+    for i in 0..30 {
+        route_traffic(&api, &format!("GET /fine/{i:02}"), 20, 0, 10);
+    }
+    route_traffic(&api, "GET /busy", 100, 0, 10);
+    route_traffic(&api, "GET /slow", 20, 0, 50);
+    route_traffic(&api, "/named", 30, 9, 10);
+    let compare = async |query: &str| {
+        let body = api.get(&format!("/v1/services/accounting/compare?{query}")).await.body;
+        body["routes"].as_array().unwrap().clone()
+    };
+    let routes = compare("a=1.0.0&b=2.0.0&since=10m").await;
+    let names: Vec<_> = routes.iter().take(4).map(|r| r["route"].as_str().unwrap()).collect();
+    assert_eq!((routes.len(), names), (20, vec!["/named", "GET /slow", "GET /busy", "GET /fine/00"]));
+    let (worst, slow) = (&routes[0], &routes[1]);
+    assert_eq!((worst["configured"].as_bool(), worst["b"]["failures"]["status"].as_u64()), (Some(true), Some(9)));
+    assert_eq!((worst["a"]["error_rate"].as_f64(), worst["b"]["error_rate"].as_f64()), (Some(0.0), Some(0.3)));
+    assert!(slow["excess_slow"].as_f64().unwrap() > 10.0 && slow["excess_failures"] == 0.0, "{slow}");
+    assert_eq!(compare("a=1.0.0&b=2.0.0&routes=100").await.len(), 33);
+    assert_eq!(compare("a=2.0.0&b=1.0.0").await[0]["route"], "GET /busy", "nothing is worse on the old one");
+    let stats = api.get("/v1/services/accounting/stats?route=GET%20/slow").await.body;
+    assert_eq!((stats["versions"][1]["requests"].as_u64(), stats["routes"].as_array().unwrap().len()), (Some(20), 33));
+    let unknown = api.get("/v1/services/accounting/stats?route=GET%20/slo").await;
+    assert_eq!((unknown.status, unknown.detail().contains("did you mean \"GET /slow\"?")), (404, true));
 }
 
 #[tokio::test]

@@ -2,14 +2,18 @@
 
 mod events;
 mod explain;
+mod keys;
+mod maintenance;
 mod registry;
 mod reload;
 mod rollback;
 mod services;
+mod shadow;
 mod split;
 mod stats;
 mod status;
 mod steer;
+mod version_use;
 
 use serde_json::{Map, Value, json};
 use ureq::http::Method;
@@ -36,11 +40,14 @@ pub(super) fn call(command: Command, client: &Client, output: Output) -> Result<
         Command::Hold(args) => steer::hold(client, output, &args),
         Command::Release(args) => steer::release(client, output, &args),
         Command::Baseline(args) => steer::baseline(client, output, &args),
+        Command::Maintenance(verb) => maintenance::maintenance(client, output, &verb),
         Command::Rollback(args) => rollback::rollback(client, output, &args),
         Command::Compare(args) => stats::compare(client, output, &args),
+        Command::Shadow(args) => shadow::shadow(client, output, &args),
         Command::Stats(args) => stats::stats(client, output, &args),
         Command::Explain(args) => explain::explain(client, output, &args),
         Command::Events(args) => events::events(client, output, &args),
+        Command::Keys(verb) => keys::keys(client, output, &verb),
         Command::Reload => reload::reload(client, output),
         Command::Serve(_)
         | Command::Check(_)

@@ -2,13 +2,13 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{delete, or_nothing, put, receipt, split, text_or_nothing};
+use super::{delete, or_nothing, put, receipt, split, text_or_nothing, version_use};
 use crate::cli::address::Resource;
 use crate::cli::client::Client;
 use crate::cli::error::CliError;
 use crate::cli::output::{Output, note};
 use crate::cli::table::{Cell, Column, Ink, Look, Table};
-use crate::cli::text::{Fields, percent};
+use crate::cli::text::{Fields, percent, time};
 use crate::cli::verb_args::{RegisterArgs, TenantsVerb, VersionsVerb};
 
 /// Lists, registers or removes versions.
@@ -27,6 +27,15 @@ pub(super) fn versions(client: &Client, output: Output, verb: &VersionsVerb) -> 
         VersionsVerb::Remove { service, version, change } => {
             let answer = delete(client, Resource::new(&["services", service, "versions", version]), change)?;
             receipt(output, &answer, &format!("{service}: version {version} is removed"))
+        }
+        VersionsVerb::Disable { service, version, change } => {
+            version_use::disable(client, output, service, version, change)
+        }
+        VersionsVerb::Enable { service, version, change } => {
+            version_use::enable(client, output, service, version, change)
+        }
+        VersionsVerb::Tenants { service, version, window, limit } => {
+            version_use::tenants(client, output, service, version, window.as_ref(), *limit)
         }
     }
 }
@@ -54,7 +63,9 @@ fn spec(args: &RegisterArgs) -> Value {
     let health = given([("path", &args.health_path), ("interval", &args.health_interval)]);
     let timeouts =
         given([("connect", &args.connect_timeout), ("response", &args.response_timeout), ("idle", &args.idle_timeout)]);
-    for (key, table) in [("health", health), ("timeouts", timeouts)] {
+    let deprecated =
+        given([("since", &args.deprecated_since), ("sunset", &args.sunset), ("link", &args.deprecation_link)]);
+    for (key, table) in [("health", health), ("timeouts", timeouts), ("deprecated", deprecated)] {
         if !table.is_empty() {
             spec.insert(key.to_owned(), Value::Object(table));
         }
@@ -91,6 +102,7 @@ pub(super) fn version_table(service: &Value, look: Look) -> String {
         let role = match version.text("role").as_deref() {
             Some("canary") => Cell::new(Ink::Canary, "canary"),
             Some("baseline") => Cell::new(Ink::Base, "baseline"),
+            Some("disabled") => Cell::new(Ink::Bad, "disabled"),
             Some(other) => other.into(),
             None => "".into(),
         };
@@ -105,7 +117,31 @@ pub(super) fn version_table(service: &Value, look: Look) -> String {
             endpoints.iter().map(endpoint).collect::<Vec<_>>().join(", ").into(),
         ]);
     }
-    table.render(look)
+    table.render(look) + &version_remarks(service, look)
+}
+
+/// Below the table, because they are sentences: which versions are disabled and deprecated.
+fn version_remarks(service: &Value, look: Look) -> String {
+    let mut text = String::new();
+    let mut say = |line: String| {
+        text.push_str(&look.paint(Ink::Warn, &line));
+        text.push('\n');
+    };
+    for version in service.list("versions") {
+        let name = text_or_nothing(version, "name");
+        let disabled = version.at("disabled");
+        if disabled.is_object() {
+            let by = disabled.at("author");
+            let by = by.text("name").or_else(|| by.text("kind")).unwrap_or_default();
+            let reason = disabled.text("reason").filter(|r| !r.is_empty());
+            let reason = reason.map(|r| format!(": {r}")).unwrap_or_default();
+            say(format!("{name}: disabled by {by} since {}{reason}", time(disabled.at("since"))));
+        }
+        if let Some(deprecated) = version_use::deprecation(version.at("spec").at("deprecated")) {
+            say(format!("{name}: {deprecated}"));
+        }
+    }
+    text
 }
 
 fn endpoint(endpoint: &Value) -> String {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::registry::{up_of_all, version_table};
 use super::split::{list, rolled_back};
-use super::{or_nothing, text_or_nothing, verdict, weights_of, weights_text};
+use super::{maintenance, or_nothing, text_or_nothing, verdict, weights_of, weights_text};
 use crate::cli::address::Resource;
 use crate::cli::client::Client;
 use crate::cli::error::CliError;
@@ -95,6 +95,7 @@ fn remarks(service: &Value) -> Vec<String> {
     if !service.at("hold").is_null() {
         remarks.push(hold(service.at("hold"), false));
     }
+    remarks.extend(maintenance::remarks(service));
     match service.count("own_splits") {
         None | Some(0) => {}
         Some(1) => remarks.push("1 tenant has its own split".to_owned()),
@@ -131,6 +132,7 @@ fn people(service: &Value, look: Look) -> String {
     if !service.at("hold").is_null() {
         notes.push(hold(service.at("hold"), true));
     }
+    notes.extend(maintenance::remarks(service));
     for note in notes {
         text.push_str(&look.paint(Ink::Warn, &note));
         text.push('\n');
@@ -162,7 +164,10 @@ fn groups_and_pins(service: &Value, baseline: Option<&str>, look: Look) -> Strin
     for pin in service.list("pins") {
         let to = match pin.at("pin").text("exclude") {
             Some(version) => format!("not {version}"),
-            None => text_or_nothing(pin.at("pin"), "version"),
+            None => match pin.at("pin").text("suspended") {
+                Some(version) => format!("baseline, was {version}"),
+                None => text_or_nothing(pin.at("pin"), "version"),
+            },
         };
         pins.row([text_or_nothing(pin, "kind").into(), text_or_nothing(pin, "name").into(), to.into()]);
     }

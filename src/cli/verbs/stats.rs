@@ -2,19 +2,20 @@
 
 use serde_json::Value;
 
-use super::{or_nothing, text_or_nothing, verdict};
+use super::{or_nothing, shadow, text_or_nothing, verdict};
 use crate::cli::address::Resource;
 use crate::cli::client::Client;
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
 use crate::cli::table::{Cell, Column, Ink, Look, Table};
 use crate::cli::text::{Fields, NOTHING, evidence, latency, per_second, percent, ratio, signed, span};
-use crate::cli::verb_args::{CompareArgs, StatsArgs};
+use crate::cli::verb_args::{By, CompareArgs, StatsArgs};
 
 /// Shows each version's counts.
 pub(super) fn stats(client: &Client, output: Output, args: &StatsArgs) -> Result<(), CliError> {
     let resource = Resource::new(&["services", &args.service, "stats"])
         .with("tenant", args.tenant.as_ref())
+        .with("route", args.route.as_ref())
         .with("window", args.window.as_ref());
     let document = client.get(&resource)?;
     output.show(&document, |look| stats_text(&document, look))
@@ -26,9 +27,10 @@ pub(super) fn compare(client: &Client, output: Output, args: &CompareArgs) -> Re
         .with("a", Some(&args.a))
         .with("b", Some(&args.b))
         .with("tenant", args.tenant.as_ref())
-        .with("since", Some(&args.since));
+        .with("since", Some(&args.since))
+        .with("routes", (args.by == Some(By::Route)).then_some("100"));
     let document = client.get(&resource)?;
-    output.show(&document, |look| compare_text(&document, look))
+    output.show(&document, |look| compare_text(&document, args.by, look))
 }
 
 fn heading(document: &Value, seconds: Option<f64>, look: Look) -> String {
@@ -36,11 +38,31 @@ fn heading(document: &Value, seconds: Option<f64>, look: Look) -> String {
     if let Some(tenant) = document.text("tenant") {
         text.push_str(&format!(", tenant {tenant}"));
     }
+    if let Some(route) = document.text("route") {
+        text.push_str(&format!(", route {route}"));
+    }
     match seconds {
         Some(seconds) => text.push_str(&format!(", last {}\n", span(seconds))),
         None => text.push_str(", since the split was set\n"),
     }
     text
+}
+
+/// What became of requests that the version they were routed to failed or could not find.
+fn detour_text(detour: &Value) -> String {
+    let parts = [
+        ("rescued", "/rescues/saved"),
+        ("failed again", "/rescues/failed"),
+        ("over the budget", "/rescues/over_budget"),
+        ("not safe to send again", "/rescues/not_safe"),
+        ("too large to keep", "/rescues/too_large"),
+        ("assets found there", "/assets_found"),
+        ("assets missing there too", "/assets_missing"),
+    ];
+    let counts = parts.map(|(what, at)| (what, detour.pointer(at).and_then(Value::as_u64).unwrap_or(0)));
+    let counts: Vec<_> = counts.into_iter().filter(|(_, n)| *n > 0).map(|(what, n)| format!("{n} {what}")).collect();
+    let (from, to) = (text_or_nothing(detour, "from"), text_or_nothing(detour, "to"));
+    if counts.is_empty() { String::new() } else { format!("From {from} to {to}: {}\n", counts.join(", ")) }
 }
 
 fn stats_text(document: &Value, look: Look) -> String {
@@ -77,6 +99,7 @@ fn stats_text(document: &Value, look: Look) -> String {
     for comparison in document.list("comparisons") {
         text.push_str(&comparison_text(comparison, look));
     }
+    document.list("detours").iter().for_each(|detour| text.push_str(&detour_text(detour)));
     text
 }
 
@@ -138,7 +161,7 @@ fn action(action: &str) -> Option<&'static str> {
     }
 }
 
-fn compare_text(document: &Value, look: Look) -> String {
+fn compare_text(document: &Value, by: Option<By>, look: Look) -> String {
     let (a, b, difference) = (document.at("a"), document.at("b"), document.at("difference"));
     let mut text = heading(document, document.number("since_seconds"), look);
     let (head_a, head_b) = (text_or_nothing(a, "version"), text_or_nothing(b, "version"));
@@ -156,9 +179,18 @@ fn compare_text(document: &Value, look: Look) -> String {
         table.row([key.into(), cells.0, cells.1, change(difference.number(key), latency)]);
     }
     text.push_str(&table.render(look));
-    text.push_str(&worst_tenants(document, look));
+    if by != Some(By::Tenant) {
+        text.push_str(&worst_routes(document, look));
+    }
+    if by != Some(By::Route) {
+        text.push_str(&worst_tenants(document, look));
+    }
     if document.at("comparison").is_object() {
         text.push_str(&comparison_text(document.at("comparison"), look));
+    }
+    let copies = document.at("shadow");
+    if copies.is_object() {
+        text.push_str(&format!("\n{}{}", shadow::in_short(copies, look), shadow::fields(copies, look)));
     }
     text
 }
@@ -170,6 +202,28 @@ fn change(difference: Option<f64>, show: impl Fn(f64) -> String) -> Cell {
         Some(0.0) => "0".into(),
         Some(d) => Cell::new(if d > 0.0 { Ink::Bad } else { Ink::Good }, signed(d, show)),
     }
+}
+
+/// Coloured where the second version is worse beyond chance.
+fn worst_routes(document: &Value, look: Look) -> String {
+    let heads = ["FAILURES A", "FAILURES B", "P50 A", "P50 B", "P90 A", "P90 B", "P99 A", "P99 B"].map(Column::Right);
+    let mut table = Table::new([&[Column::Text("ROUTE")][..], &heads].concat());
+    for route in document.list("routes") {
+        let (a, b) = (route.at("a"), route.at("b"));
+        let worse = |key| if route.number(key).is_some_and(|n| n > 0.0) { Ink::Bad } else { Ink::Plain };
+        let failed = |side: &Value| {
+            let rate = or_nothing(side.number("error_rate"), ratio);
+            format!("{}/{} ({rate})", whole(side, "failures_total"), whole(side, "requests"))
+        };
+        let mut row = vec![text_or_nothing(route, "route").into(), failed(a).into()];
+        row.push(Cell::new(worse("excess_failures"), failed(b)));
+        for key in ["p50", "p90", "p99"] {
+            row.push(quantile(a, key).into());
+            row.push(Cell::new(worse("excess_slow"), quantile(b, key)));
+        }
+        table.row(row);
+    }
+    if table.is_empty() { String::new() } else { format!("\n{}", table.render(look)) }
 }
 
 fn worst_tenants(document: &Value, look: Look) -> String {
@@ -224,14 +278,19 @@ mod tests {
         let side = json!({"requests": 10, "failures": 1, "error_rate": 0.1});
         let document = json!({"service": "a", "tenant": null, "since_seconds": 600, "a": version("1", "baseline", 0),
             "b": version("2", "canary", 20), "difference": {"error_rate": 0.02, "p50": 0.0, "p90": null, "p99": -0.2},
-            "tenants": [{"tenant": "acme", "a": side, "b": side}], "comparison": null});
-        let text = compare_text(&document, Look::default());
+            "tenants": [{"tenant": "acme", "a": side, "b": side}], "comparison": null,
+            "routes": [{"route": "GET /orders/{id}", "configured": false, "excess_failures": 12.5, "excess_slow": 0.0,
+                "a": version("1", "baseline", 0), "b": version("2", "canary", 20)}]});
+        let text = compare_text(&document, None, Look::default());
+        assert!(!compare_text(&document, Some(By::Route), Look::default()).contains("acme"));
+        assert!(!compare_text(&document, Some(By::Tenant), Look::default()).contains("orders"));
         for part in [
             "                    1       2  DIFFERENCE\n",
             "error rate        0 %     2 %        +2 %\n",
             "p50             10 ms   10 ms           0\n",
             "p99            1.00 s  1.00 s     -200 ms\n",
             "acme    1/10 (10 %)  1/10 (10 %)\n",
+            "GET /orders/{id}  0/1000 (0 %)  20/1000 (2 %)  10 ms  10 ms      -      -  1.00 s  1.00 s\n",
         ] {
             assert!(text.contains(part), "{part:?} is missing in:\n{text}");
         }

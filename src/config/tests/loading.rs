@@ -8,8 +8,8 @@ use super::super::{
 };
 use super::{SMALL, good};
 use crate::model::{
-    Conflict, EndpointSpec, GuardSpec, HeaderSpec, KeySource, MatchRule, ServiceSpec, TenantSource, Timeouts,
-    UnknownTenant, Weights,
+    Conflict, EndpointSpec, GuardSpec, HeaderSpec, KeySource, MatchRule, RescueSpec, ServiceSpec, SessionSpec,
+    TenantSource, Timeouts, UnknownTenant, Weights,
 };
 
 fn service(settings: &Settings, name: &str) -> ServiceSpec {
@@ -94,6 +94,7 @@ salt = "$${x}"
 choose = { header = "X-Version", secret = "0123456789abcdef" }
 body_limit = 0
 rescue = true
+routes = ["GET /a/users/{name}/", "/a/files/*"]
 versions."1.0" = { endpoints = ["{tenant}.internal:80"], tls = {}, rewrite = { from = "/a", to = "/" }, path = "/a/v1" }
 "#;
     let settings = good(text);
@@ -119,14 +120,16 @@ versions."1.0" = { endpoints = ["{tenant}.internal:80"], tls = {}, rewrite = { f
     assert_eq!(a.rules[0].headers, [(http::HeaderName::from_static("x-b"), Some("1".to_owned()))]);
     assert_eq!(a.rules[1].headers, [(http::HeaderName::from_static("x-c"), None)]);
     assert_eq!(a.rules[2].methods, [http::Method::PUT]);
-    assert_eq!(a.sticky[2], KeySource::Issued { name: "sb".to_owned(), max_age: Duration::from_secs(3600) });
+    assert_eq!(a.sticky[2].source, KeySource::Issued { name: "sb".to_owned(), max_age: Duration::from_secs(3600) });
     assert_eq!((a.salt.as_deref(), a.body_limit), (Some("${x}"), Some(u64::MAX)));
+    let routes: Vec<_> = a.routes.iter().map(|r| r.as_str()).collect();
+    assert_eq!((a.route_stats, routes), (true, vec!["GET /a/users/{name}", "/a/files/*"]));
     let version = &a.versions["1.0"];
     assert!(matches!(version.endpoints[0], EndpointSpec::PerTenant { port: 80, .. }));
     assert!(version.tls.as_ref().is_some_and(|tls| tls.verify && tls.server_name.is_none()));
     assert_eq!(version.rewrite.as_ref().map(|r| r.to.as_str()), Some("/"));
-    let warning = "services.a.rescue: rescue is not part of this release and has no effect";
-    assert_eq!(settings.warnings, [warning]);
+    assert_eq!(a.rescue, Some(RescueSpec::default()));
+    assert_eq!(settings.warnings, [""; 0]);
 }
 
 #[test]
@@ -139,7 +142,41 @@ fn what_is_hardly_meant_is_warned_about() {
     assert!(warnings("choose = { header = \"v\", secret = \"abc\" }").contains("services.a.choose.secret: is short"));
     let jwt = "[[tenants.identify]]\njwt.keys = [{ algorithm = \"HS256\", secret = \"abc\" }]";
     assert!(warnings(jwt).contains("tenants.identify[0].jwt.keys[0].secret: has 3 bytes"));
-    assert_eq!(warnings("rescue = false"), "");
+    assert!(warnings("drain = true").contains("services.a.drain: no sticky source keeps sessions"));
+    assert!(warnings("route_stats = false\nroutes = [\"/a\"]").contains("services.a.routes: route_stats is false"));
+    assert_eq!(warnings("rescue = false\nroute_stats = false"), "");
+    assert!(warnings("rescue = { budget = 0, reserve = 0 }").contains("services.a.rescue: has a budget"));
+}
+
+#[test]
+fn rescue_is_true_or_a_table() {
+    let rescue = |text: &str| service(&good(&format!("{SMALL}{text}\n")), "a").rescue.clone();
+    assert_eq!(rescue(""), None);
+    assert_eq!(rescue("rescue = false"), None);
+    assert_eq!(rescue("rescue = {}"), Some(RescueSpec::default()));
+    let own = rescue(
+        "rescue = { methods = [\"POST\"], statuses = [500, 599], grpc = [], budget = 12.5, reserve = 0, rate = 7 }",
+    );
+    let own = own.unwrap();
+    assert_eq!((own.methods, own.statuses, own.grpc), (vec![http::Method::POST], vec![500, 599], vec![]));
+    assert_eq!((own.budget.points(), own.reserve, own.rate), (1_250, 0, Some(7)));
+    let skew = good(&format!("{SMALL}skew = [\"/assets\"]\ndeadline = \"5s\"\n"));
+    assert_eq!(service(&skew, "a").skew, ["/assets"]);
+    assert_eq!(service(&skew, "a").deadline, Duration::from_secs(5));
+}
+
+#[test]
+fn sessions_and_their_keys() {
+    let text =
+        SMALL.replace("[proxy]", &format!("[proxy]\ncookie_secret = [\"{}\", \"{}\"]", "n".repeat(32), "o".repeat(32)));
+    let sticky = "sticky = [{ header = \"x\", session = true }, { address = true, session = true, session_ttl = \"5m\", \
+                  session_cookie = \"s\" }]\ndrain = true\n";
+    let settings = good(&(text + sticky));
+    assert_eq!(settings.proxy.cookie_secret, ["n".repeat(32), "o".repeat(32)]);
+    let a = service(&settings, "a");
+    let of = |cookie: &str, secs| Some(SessionSpec { cookie: cookie.to_owned(), ttl: Duration::from_secs(secs) });
+    assert_eq!([a.sticky[0].session.clone(), a.sticky[1].session.clone()], [of("sb_session_a", 3600), of("s", 300)]);
+    assert!(a.drain);
 }
 
 #[test]

@@ -118,10 +118,35 @@ fn values_out_of_range() {
     );
     expect(&in_service("guard = { error_probability = 0.5 }"), "7 services.a.guard.error_probability: 0.5 is out");
     expect(&in_service("guard = { tolerance = { ratio = 0.9 } }"), "7 services.a.guard.tolerance.ratio: 0.9 is out");
+    expect(
+        &in_service("client_certificate = true"),
+        "7 services.a.client_certificate: is true and no client can show one",
+    );
+    expect(&in_service("rescue = { statuses = [404] }"), "7 services.a.rescue.statuses[0]: 404 is out of range");
+    expect(&in_service("rescue = { budget = 101 }"), "7 services.a.rescue.budget: 101 is not a percentage");
+    expect(&in_service("rescue = { method = [] }"), "7 services.a.rescue.method: unknown key");
+    expect(&in_service("skew = [\"assets\"]"), "7 services.a.skew[0]: \"assets\"");
     expect(&in_service("body_limit = -1"), "7 services.a.body_limit: -1 is out of range; allowed is a size");
     expect(&in_service("split = { 1 = 99.5 }"), "7 services.a.split: the weights add up to 99.5 %");
+    let many: Vec<_> = (0..101).map(|i| format!("\"/{i}\"")).collect();
+    let many = in_service(&format!("routes = [{}]", many.join(", ")));
+    expect(&many, "7 services.a.routes: has 101 routes; allowed are up to 100");
     expect(&in_service("split = {}"), "7 services.a.split: no version has a weight");
     expect(&in_service("retries = 99999999999999999999"), "7 services.a.retries: 99999999999999999999 is too large");
+}
+
+#[test]
+fn routes_have_a_form_and_are_different() {
+    let wrong = |routes: &str| in_service(&format!("routes = [{routes}]"));
+    let allowed = "allowed is a path such as \"/v1/orders/{id}\"";
+    let begin = "7 services.a.routes[0]: \"get /a\" has no method in capital letters before the space; ";
+    expect(&wrong("\"get /a\""), &format!("{begin}{allowed}"));
+    expect(
+        &wrong("\"/a{b}\""),
+        "7 services.a.routes[0]: \"/a{b}\" has braces or a star that are not a segment of their",
+    );
+    let twice = "7 services.a.routes[1]: stands for the same requests as \"/a/{b}\"";
+    expect(&wrong("\"/a/{b}\", \"/a/{c}/\""), twice);
 }
 
 #[test]
@@ -157,6 +182,18 @@ fn rules_between_keys_of_a_table() {
     expect(
         &in_service("sticky = [{ header = \"a\", issue = true }]"),
         "7 services.a.sticky[0].issue: means nothing here",
+    );
+    expect(
+        &in_service("sticky = [{ header = \"a\", session_ttl = \"1h\" }]"),
+        "7 services.a.sticky[0].session_ttl: means nothing here",
+    );
+    expect(
+        &in_service("sticky = [{ header = \"a\", session = true, session_ttl = \"59s\" }]"),
+        "7 services.a.sticky[0].session_ttl: \"59s\" is out of range",
+    );
+    expect(
+        &in_service("sticky = [{ cookie = \"a\", session = true, session_cookie = \"a\" }]"),
+        "7 services.a.sticky: the session's cookie \"a\" is also another cookie of this service",
     );
     expect(&in_service("sticky = [{ tenant = true }, { address = true }]"), "7 services.a.sticky: has tenant beside");
     expect(
@@ -214,6 +251,8 @@ fn tokens_and_secrets_are_never_shown() {
     expect(&role[0], "8 admin.tokens[0].role: \"root\" is not known; allowed is \"viewer\", \"operator\", \"admin\"");
     let short = bad(&SMALL.replace("[proxy]", "[proxy]\ncookie_secret = \"hunter2\""));
     expect(&short[0], "2 proxy.cookie_secret: has 7 characters; allowed is at least 32 characters");
+    let one_short = bad(&SMALL.replace("[proxy]", "[proxy]\ncookie_secret = [\"hunter2\"]"));
+    expect(&one_short[0], "2 proxy.cookie_secret[0]: has 7 characters; allowed is at least 32 characters");
     assert!([plain, short].concat().iter().all(|m| !m.contains("hunter2")));
 }
 

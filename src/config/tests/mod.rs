@@ -1,9 +1,11 @@
 //! Tests of the whole room: texts in, settings or mistakes out.
 
 mod loading;
+mod maintenance;
 mod mistakes;
 mod random;
 mod reference;
+mod shadow;
 mod versions;
 
 use std::io;
@@ -23,7 +25,7 @@ versions = { 1 = { endpoints = ["127.0.0.1:7001"] } }
 fn env(name: &str) -> Option<String> {
     let value = match name {
         "PORT" => "8080",
-        "COOKIE_SECRET" | "TESTER_SECRET" | "JWT_SECRET" => "0123456789abcdef0123456789abcdef",
+        "COOKIE_SECRET" | "TESTER_SECRET" | "JWT_SECRET" | "BYPASS_SECRET" => "0123456789abcdef0123456789abcdef",
         "CI_TOKEN_SHA256" => "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
         _ => return None,
     };
@@ -34,6 +36,9 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     match path.to_str() {
         Some("/etc/sb/id.pem") => Ok(include_bytes!("rsa.pem").to_vec()),
         Some("/etc/sb/empty.pem") => Ok(Vec::new()),
+        Some("/etc/sb/maintenance.html") => Ok(b"<p>{message}</p>".to_vec()),
+        Some("/etc/sb/large.html") => Ok(vec![b' '; (64 << 10) + 1]),
+        Some("/etc/sb/latin.html") => Ok(vec![0xE9]),
         _ => Err(io::ErrorKind::NotFound.into()),
     }
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::super::{version_from_json, version_to_json};
-use crate::model::{HealthSpec, Rewrite, Timeouts, UpstreamTls, VersionSpec};
+use crate::model::{Deprecation, HealthSpec, Rewrite, Timeouts, UpstreamTls, VersionSpec};
 
 #[test]
 fn a_version_needs_endpoints_only() {
@@ -38,6 +38,40 @@ fn every_field_that_is_wrong_is_listed() {
     }
 }
 
+#[test]
+fn a_deprecation_has_dates_in_their_order() {
+    let read = |deprecated: serde_json::Value| {
+        version_from_json(&json!({ "endpoints": ["a:1"], "deprecated": deprecated }))
+            .map(|spec| spec.deprecated)
+            .map_err(|m| m.iter().map(|m| format!("{}: {}", m.field, m.message)).collect::<Vec<_>>().join("; "))
+    };
+    assert_eq!(read(json!(null)), Ok(None));
+    let link = "https://docs.example.com/v1";
+    let spec = read(json!({ "since": "2026-06-01", "sunset": "2026-12-31T01:00:00+01:00", "link": link })).unwrap();
+    let expected = Deprecation { since_s: 1_780_272_000, sunset_s: Some(1_798_675_200), link: Some(link.to_owned()) };
+    assert_eq!(spec, Some(expected));
+    let same = json!({ "since": "2026-06-01", "sunset": "2026-06-01" });
+    assert!(read(same).is_ok());
+    let mistakes = [
+        (json!({}), "deprecated.since: is missing; allowed is a date"),
+        (json!({ "since": 2026 }), "deprecated.since: is an integer; allowed is a date"),
+        (json!({ "since": "2026-02-30" }), "deprecated.since: \"2026-02-30\" is neither a date nor a time"),
+        (json!({ "since": "2026-06-01T08:00:00" }), "with its offset; allowed is a date"),
+        (json!({ "since": "1969-12-31" }), "is neither a date"),
+        (
+            json!({ "since": "2026-06-01", "sunset": "2026-05-31" }),
+            "deprecated.sunset: is before the deprecation itself",
+        ),
+        (json!({ "since": "2026-06-01", "link": "docs" }), "deprecated.link: \"docs\" is not an http or https address"),
+        (json!({ "since": "2026-06-01", "link": "https://x/>; rel=evil" }), "deprecated.link"),
+        (json!({ "since": "2026-06-01", "until": "2026-06-01" }), "deprecated.until: unknown key"),
+    ];
+    for (deprecated, wrong) in mistakes {
+        let found = read(deprecated.clone()).unwrap_err();
+        assert!(found.contains(wrong), "{deprecated}: {found}");
+    }
+}
+
 fn any_version() -> impl Strategy<Value = VersionSpec> {
     let ms = |max: u64| (1..=max).prop_map(Duration::from_millis);
     let endpoints =
@@ -54,9 +88,15 @@ fn any_version() -> impl Strategy<Value = VersionSpec> {
         .prop_map(|(server_name, verify)| UpstreamTls { server_name, verify });
     let rewrite = ("/[a-z]{1,9}", "/[a-z]{1,9}").prop_map(|(from, to)| Rewrite { from, to });
     let of = proptest::option::of::<BoxedStrategy<String>>;
+    // Up to the year 9999; days' first moments are shown otherwise.
+    let time = || prop_oneof![(0i64..2_932_896).prop_map(|day| day * 86_400), 0i64..253_402_300_800];
+    let deprecated = (time(), proptest::option::of(time()), of("https?://[a-z]{1,9}/[a-z?#&=]{0,9}".boxed())).prop_map(
+        |(since_s, sunset_s, link)| Deprecation { since_s, sunset_s: sunset_s.filter(|s| *s >= since_s), link },
+    );
     let rest = (of("/[a-z]{1,9}".boxed()), proptest::option::of(rewrite), any::<bool>(), proptest::option::of(tls));
-    (endpoints, proptest::option::of(health), timeouts, rest, of("[a-z]{1,9}(:80)?".boxed())).prop_map(
-        |(endpoints, health, timeouts, (path, rewrite, http2, tls), host)| VersionSpec {
+    let host = of("[a-z]{1,9}(:80)?".boxed());
+    (endpoints, proptest::option::of(health), timeouts, rest, host, proptest::option::of(deprecated)).prop_map(
+        |(endpoints, health, timeouts, (path, rewrite, http2, tls), host, deprecated)| VersionSpec {
             endpoints: endpoints.iter().map(|e| e.parse().unwrap()).collect(),
             health,
             timeouts,
@@ -65,6 +105,7 @@ fn any_version() -> impl Strategy<Value = VersionSpec> {
             http2,
             tls,
             host,
+            deprecated,
         },
     )
 }

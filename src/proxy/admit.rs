@@ -1,0 +1,129 @@
+//! The first look at a request: whether it is well formed and allowed, and where it goes. No I/O towards services.
+
+use http::HeaderValue;
+use pingora::proxy::Session;
+
+use super::clock::unix_s;
+use super::context::{Assigned, RequestContext, set_cookie};
+use super::endpoints::is_label;
+use super::gateway::{Gateway, client_ip, is_tls};
+use super::headers::{self, BadHead, HeadLimits, Origin};
+use super::maintenance::{self, Closed};
+use super::shadow::Sample;
+use super::tls;
+use crate::routing::{self, Decision, Drawn, Head, Silent};
+use crate::telemetry::{Draw, Start};
+
+/// Why a request is not sent on.
+pub(super) struct Refuse {
+    /// The status of the answer.
+    pub status: u16,
+    /// One word for metrics and the access log.
+    pub word: &'static str,
+}
+
+impl Gateway {
+    /// Everything that can be said before any I/O towards the service.
+    pub(super) fn admit(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<(), Refuse> {
+        let settings = (self.settings)();
+        let limits = &settings.proxy.limits;
+        let head_limits = HeadLimits { size: limits.header_size, headers: limits.headers };
+        let facts = headers::check(session.req_header(), head_limits).map_err(|bad| match bad {
+            BadHead::Malformed => Refuse { status: 400, word: "malformed" },
+            BadHead::TooLarge => Refuse { status: 431, word: "header_too_large" },
+        })?;
+        let draining = self.draining.load(std::sync::atomic::Ordering::Relaxed);
+        session.set_keepalive(if draining { None } else { Some(limits.keepalive_timeout.as_secs().max(1)) });
+        let without_body = session.as_mut().is_body_done();
+        if !without_body {
+            session.set_read_timeout(Some(limits.body_timeout));
+        }
+        ctx.write_timeout = limits.write_timeout;
+        if let Some(handshake) = tls::handshake(session)
+            && let Some(name) = &handshake.server_name
+            && !headers::host(session.req_header()).eq_ignore_ascii_case(name)
+        {
+            // A client may use one connection for several names; what was checked in the handshake holds for one.
+            return Err(Refuse { status: 421, word: "misdirected" });
+        }
+        let client = client_ip(session);
+        let trusted = settings.proxy.trusted.iter().any(|net| net.contains(&client));
+        let random = rand::random();
+        let routes = self.routes.load();
+        let header = session.req_header();
+        let head = Head {
+            method: &header.method,
+            host: headers::host(header),
+            path: header.uri.path(),
+            headers: &header.headers,
+            address: client,
+            trusted,
+            random,
+            now_s: if routes.needs_time() { unix_s() } else { 0 },
+        };
+        let decision = routing::decide(&routes, &head, &mut Silent)
+            .map_err(|refusal| Refuse { status: refusal.status(), word: refusal.as_str() })?;
+        let tenant = decision.tenant.as_deref();
+        if let Some(maintenance) = routing::closed(decision.service, tenant, &header.headers, client) {
+            let (service, maintenance) = (decision.service.clone(), maintenance.clone());
+            ctx.closed = Some(Box::new(Closed { service, tenant: tenant.map(str::to_owned), maintenance }));
+            return Err(Refuse { status: 503, word: maintenance::WORD });
+        }
+        // Who has no instance cannot be served, and a name made up by a stranger must not count against the version.
+        if decision.version.needs_tenant && !decision.tenant.as_deref().is_some_and(is_label) {
+            return Err(Refuse { status: 404, word: "unknown_tenant" });
+        }
+        let certified = || tls::handshake(session).is_some_and(|handshake| handshake.certified);
+        if decision.service.spec.client_certificate && !certified() {
+            return Err(Refuse { status: 403, word: "no_certificate" });
+        }
+        ctx.body_limit = decision.service.spec.body_limit.or(limits.body_size);
+        if ctx.body_limit.is_some_and(|limit| facts.length.is_some_and(|length| length > limit)) {
+            return Err(Refuse { status: 413, word: "body_too_large" });
+        }
+        ctx.request_id = headers::given_request_id(&header.headers).or_else(|| Some(headers::fresh_request_id(random)));
+        ctx.random = random;
+        ctx.origin = Some(Origin { client, trusted, tls: is_tls(session) });
+        ctx.shadow = Sample::begin(&decision, header, facts.stream, without_body);
+        self.begin(&decision, facts.stream, ctx);
+        Ok(())
+    }
+
+    /// Opens the request's entry in the tallies and remembers where it goes.
+    fn begin(&self, decision: &Decision<'_, '_>, stream: bool, ctx: &mut RequestContext) {
+        let secure = ctx.origin.is_some_and(|o| o.tls);
+        let draw = match (decision.drawn, decision.by_tenant, decision.tenant.as_deref()) {
+            (Drawn::Key(_), true, Some(tenant)) => Draw::Key(routing::tenant_hash(tenant)),
+            (Drawn::Coin, ..) => Draw::Coin,
+            (Drawn::Key(hash), ..) => Draw::Key(hash),
+            (Drawn::Chosen, ..) => Draw::Chosen,
+        };
+        let start = Start {
+            tenant: decision.tenant.as_deref(),
+            version: &decision.version.name,
+            now_us: ctx.started_us,
+            draw,
+            split: decision.split,
+            pooled: decision.by_tenant,
+        };
+        ctx.ticket = Some(decision.service.tally.begin(&start));
+        let cookie = decision.issue.as_ref().and_then(|(name, value, age)| set_cookie(name, value, *age, secure));
+        let session = decision.session.as_ref().and_then(|session| {
+            decision.service.tally.session(session.result);
+            let (name, value, age) = session.cookie.as_ref()?;
+            set_cookie(name, value, *age, secure)
+        });
+        let tenant = decision.tenant.as_deref().and_then(|t| Some((t.to_owned(), HeaderValue::from_str(t).ok()?)));
+        ctx.assigned = Some(Assigned {
+            service: decision.service.clone(),
+            version: decision.version.clone(),
+            tenant,
+            strip: decision.strip,
+            stream,
+            cookie,
+            wanted: decision.wanted,
+            restricted: decision.restricted,
+            session,
+        });
+    }
+}
