@@ -34,6 +34,12 @@ static PROXY: Table = Table::new(
             "[]",
             "Addresses and networks of proxies in front whose x-forwarded-… and tenant headers are believed.",
         ),
+        Key::default(
+            "proxy_protocol",
+            Kind::List(&Kind::Text(&NETWORK), 0),
+            "[]",
+            "Addresses and networks of load balancers that begin each connection with a PROXY protocol header, 1 or 2.",
+        ),
         Key::default("limits", Kind::Table(&LIMITS), "{}", "What a client may use up."),
         Key::default("access_log", Kind::Table(&ACCESS_LOG), "{}", "One line for each request."),
         Key::default(
@@ -91,6 +97,12 @@ static TLS: Table = Table::new(
             "\"first\"",
             "Clients that ask for a name without a certificate: they are shown the first, or refused.",
         ),
+        Key::default(
+            "min_version",
+            Kind::Choice(&["1.2", "1.3"]),
+            "\"1.2\"",
+            "The oldest version of TLS that is spoken.",
+        ),
     ],
 );
 
@@ -125,7 +137,19 @@ static LIMITS: Table = Table::new(
             "\"30s\"",
             "Longest pause between two parts of a request body.",
         ),
+        Key::default(
+            "min_body_rate",
+            Kind::Size(0, 1 << 30),
+            "256",
+            "Bytes per second that a request body must come with once it was waited for longer than body_timeout; 0: any.",
+        ),
         Key::default("connections", Kind::Integer(1, 10_000_000), "20000", "Most client connections at a time."),
+        Key::default(
+            "connections_per_address",
+            Kind::Integer(1, 10_000_000),
+            "2000",
+            "Most connections of one client address (of IPv6: one /64) at a time. Not for addresses in proxy.trusted.",
+        ),
         Key::default(
             "keepalive_timeout",
             Kind::Duration(ms(100), hours(24)),
@@ -149,6 +173,12 @@ static LIMITS: Table = Table::new(
             Kind::Integer(1, 10_000),
             "32",
             "Requests that one HTTP/2 connection may have open at a time.",
+        ),
+        Key::default(
+            "h2_control_frames",
+            Kind::Integer(1, 1_000_000),
+            "1000",
+            "Frames without content (resets, pings, settings, tiny data) that one HTTP/2 connection may send per second.",
         ),
     ],
 );

@@ -35,7 +35,7 @@ pub use mistake::{FieldMistake, Mistake, Mistakes};
 pub use schema::schema;
 pub use settings::{
     AccessLog, AdminSettings, CertificateFiles, Limits, MetricsSettings, ProxySettings, Role, Settings, StoreSettings,
-    TlsListener, Token,
+    TlsListener, TlsVersion, Token,
 };
 pub use version::{deprecation_to_json, version_from_json, version_to_json};
 

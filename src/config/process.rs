@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::formats;
 use super::settings::{
     AccessLog, AdminSettings, CertificateFiles, Limits, MetricsSettings, ProxySettings, Role, StoreSettings,
-    TlsListener, Token,
+    TlsListener, TlsVersion, Token,
 };
 use super::view::View;
 
@@ -20,6 +20,7 @@ pub(super) fn proxy(view: &View<'_>) -> ProxySettings {
         threads: view.integer("threads").unwrap_or(without.threads),
         tls: view.tables("tls").iter().filter_map(tls).collect(),
         trusted: view.read_list("trusted", formats::network),
+        proxy_protocol: view.read_list("proxy_protocol", formats::network),
         limits: limits(&view.table("limits")),
         access_log: access_log(&view.table("access_log")),
         drain_timeout: view.duration("drain_timeout").unwrap_or(without.drain_timeout),
@@ -50,6 +51,7 @@ fn tls(view: &View<'_>) -> Option<TlsListener> {
         client_ca: view.existing_file("client_ca"),
         client_certificates_optional: view.text("client_certificates") == Some("optional"),
         refuse_unknown_names: view.text("unknown_name") == Some("refuse"),
+        min_version: if view.text("min_version") == Some("1.3") { TlsVersion::V1_3 } else { TlsVersion::V1_2 },
     })
 }
 
@@ -61,13 +63,16 @@ fn limits(view: &View<'_>) -> Limits {
         header_timeout: view.duration("header_timeout").unwrap_or(without.header_timeout),
         body_size: view.size("body_size").map_or(without.body_size, |n| Some(n).filter(|n| *n > 0)),
         body_timeout: view.duration("body_timeout").unwrap_or(without.body_timeout),
+        min_body_rate: view.size("min_body_rate").unwrap_or(without.min_body_rate),
         connections: view.integer("connections").unwrap_or(without.connections),
+        connections_per_address: view.integer("connections_per_address").unwrap_or(without.connections_per_address),
         keepalive_timeout: view.duration("keepalive_timeout").unwrap_or(without.keepalive_timeout),
         keepalive_requests: view
             .integer("keepalive_requests")
             .map_or(without.keepalive_requests, |n| Some(n).filter(|n| *n > 0)),
         write_timeout: view.duration("write_timeout").unwrap_or(without.write_timeout),
         h2_streams: view.integer("h2_streams").unwrap_or(without.h2_streams),
+        h2_control_frames: view.integer("h2_control_frames").unwrap_or(without.h2_control_frames),
     }
 }
 

@@ -37,6 +37,8 @@ pub struct ProxySettings {
     pub tls: Vec<TlsListener>,
     /// Addresses whose forwarded and tenant headers are believed.
     pub trusted: Vec<ipnet::IpNet>,
+    /// Addresses whose connections begin with a PROXY protocol header.
+    pub proxy_protocol: Vec<ipnet::IpNet>,
     /// What a client may use up.
     pub limits: Limits,
     /// One line for each request.
@@ -59,6 +61,7 @@ impl Default for ProxySettings {
             threads: 0,
             tls: Vec::new(),
             trusted: Vec::new(),
+            proxy_protocol: Vec::new(),
             limits: Limits::default(),
             access_log: AccessLog::default(),
             drain_timeout: Duration::from_secs(30),
@@ -76,6 +79,7 @@ impl fmt::Debug for ProxySettings {
             .field("threads", &self.threads)
             .field("tls", &self.tls)
             .field("trusted", &self.trusted)
+            .field("proxy_protocol", &self.proxy_protocol)
             .field("limits", &self.limits)
             .field("access_log", &self.access_log)
             .field("drain_timeout", &self.drain_timeout)
@@ -99,6 +103,17 @@ pub struct TlsListener {
     pub client_certificates_optional: bool,
     /// Clients that ask for a name without a certificate are refused instead of shown the first.
     pub refuse_unknown_names: bool,
+    /// The oldest version of TLS that is spoken.
+    pub min_version: TlsVersion,
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// 1.2.
+    V1_2,
+    /// 1.3.
+    V1_3,
 }
 
 /// A certificate and its key in PEM files. Relative paths were joined to the folder of the configuration file.
@@ -111,7 +126,7 @@ pub struct CertificateFiles {
 }
 
 /// What a client may use up.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Largest request head in bytes, 1 KiB to 1 MiB.
     pub header_size: u64,
@@ -123,8 +138,12 @@ pub struct Limits {
     pub body_size: Option<u64>,
     /// Longest pause between two parts of a request body.
     pub body_timeout: Duration,
+    /// Bytes per second below which a request body is given up, once it was waited for longer than `body_timeout`; 0: any.
+    pub min_body_rate: u64,
     /// Most client connections at a time, at least 1.
     pub connections: usize,
+    /// Most connections of one client address (of IPv6: one /64) at a time, at least 1. Not for trusted addresses.
+    pub connections_per_address: usize,
     /// How long an unused client connection stays open.
     pub keepalive_timeout: Duration,
     /// Requests after which a client connection is closed; none: never.
@@ -133,6 +152,8 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// Requests that one HTTP/2 connection may have open at a time, at least 1.
     pub h2_streams: u32,
+    /// Frames without content that one HTTP/2 connection may send per second, at least 1; four times as many at once.
+    pub h2_control_frames: u32,
 }
 
 impl Default for Limits {
@@ -143,11 +164,14 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(10),
             body_size: Some(1 << 30),
             body_timeout: Duration::from_secs(30),
+            min_body_rate: 256,
             connections: 20_000,
+            connections_per_address: 2_000,
             keepalive_timeout: Duration::from_secs(75),
             keepalive_requests: Some(10_000),
             write_timeout: Duration::from_secs(30),
             h2_streams: 32,
+            h2_control_frames: 1_000,
         }
     }
 }

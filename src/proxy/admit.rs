@@ -6,11 +6,11 @@ use pingora::proxy::Session;
 use super::clock::unix_s;
 use super::context::{Assigned, RequestContext, set_cookie};
 use super::endpoints::is_label;
-use super::gateway::{Gateway, client_ip, is_tls};
+use super::front::Link;
+use super::gateway::{Gateway, client_ip};
 use super::headers::{self, BadHead, HeadLimits, Origin};
 use super::maintenance::{self, Closed};
 use super::shadow::Sample;
-use super::tls;
 use crate::routing::{self, Decision, Drawn, Head, Silent};
 use crate::telemetry::{Draw, Start};
 
@@ -33,14 +33,19 @@ impl Gateway {
             BadHead::TooLarge => Refuse { status: 431, word: "header_too_large" },
         })?;
         let draining = self.draining.load(std::sync::atomic::Ordering::Relaxed);
-        session.set_keepalive(if draining { None } else { Some(limits.keepalive_timeout.as_secs().max(1)) });
+        if draining {
+            session.set_keepalive(None);
+        } else if session.get_keepalive().is_some() {
+            // Only where the client wants it too, which one of HTTP/1.0 has to say.
+            session.set_keepalive(Some(limits.keepalive_timeout.as_secs().max(1)));
+        }
         let without_body = session.as_mut().is_body_done();
         if !without_body {
             session.set_read_timeout(Some(limits.body_timeout));
         }
         ctx.write_timeout = limits.write_timeout;
-        if let Some(handshake) = tls::handshake(session)
-            && let Some(name) = &handshake.server_name
+        let handshake = Link::of(session).and_then(|link| link.tls.as_ref());
+        if let Some(name) = handshake.and_then(|handshake| handshake.server_name.as_ref())
             && !headers::host(session.req_header()).eq_ignore_ascii_case(name)
         {
             // A client may use one connection for several names; what was checked in the handshake holds for one.
@@ -73,8 +78,7 @@ impl Gateway {
         if decision.version.needs_tenant && !decision.tenant.as_deref().is_some_and(is_label) {
             return Err(Refuse { status: 404, word: "unknown_tenant" });
         }
-        let certified = || tls::handshake(session).is_some_and(|handshake| handshake.certified);
-        if decision.service.spec.client_certificate && !certified() {
+        if decision.service.spec.client_certificate && !handshake.is_some_and(|handshake| handshake.certified) {
             return Err(Refuse { status: 403, word: "no_certificate" });
         }
         ctx.body_limit = decision.service.spec.body_limit.or(limits.body_size);
@@ -83,7 +87,7 @@ impl Gateway {
         }
         ctx.request_id = headers::given_request_id(&header.headers).or_else(|| Some(headers::fresh_request_id(random)));
         ctx.random = random;
-        ctx.origin = Some(Origin { client, trusted, tls: is_tls(session) });
+        ctx.origin = Some(Origin { client, trusted, tls: handshake.is_some() });
         ctx.shadow = Sample::begin(&decision, header, facts.stream, without_body);
         self.begin(&decision, facts.stream, ctx);
         Ok(())

@@ -21,7 +21,7 @@ use super::context::RequestContext;
 use super::detour;
 use super::endpoints::EndpointKeeper;
 use super::errors::{kind_of, side_of};
-use super::front;
+use super::front::{Link, LinkFault};
 use super::headers;
 use super::outcome::{self, AttemptError, ErrorKind, Facts, Side};
 use super::refusal;
@@ -73,7 +73,9 @@ impl ProxyHttp for Gateway {
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<()> {
-        front::mark_head_arrived(session);
+        if let Some(link) = Link::of(session) {
+            link.use_for_request();
+        }
         ctx.started_us = self.clock.now_us();
         ctx.waiting_since_us = ctx.started_us;
         Ok(())
@@ -209,6 +211,11 @@ impl ProxyHttp for Gateway {
         if let Some(sample) = &mut ctx.shadow {
             sample.answered(response, self.clock.now_us());
         }
+        if response.status == StatusCode::SWITCHING_PROTOCOLS
+            && let Some(link) = Link::of(session)
+        {
+            link.open_tunnel();
+        }
         let status = response.status.as_u16();
         let Some(assigned) = &ctx.assigned else { return Ok(()) };
         let spec = assigned.service.spec.rescue.as_ref();
@@ -338,6 +345,17 @@ impl ProxyHttp for Gateway {
             (500.., _) if ctx.is_skewed() => (404, "destination_not_found"),
             answer => answer,
         };
+        let (status, proxy_error) = match Link::of(session).and_then(Link::fault) {
+            None => (status, proxy_error),
+            Some(fault) => {
+                let (status, word) = match fault {
+                    LinkFault::Malformed | LinkFault::Flood => (400, "malformed"),
+                    LinkFault::Slow => (408, "slow_body"),
+                };
+                self.metrics.refused(word);
+                (status, "http_request_error")
+            }
+        };
         if status > 0 && session.response_written().is_none() {
             let _gone = refusal::answer(session, status, proxy_error, refusal::sentence(status)).await;
         }
@@ -402,13 +420,9 @@ impl ProxyHttp for Gateway {
     }
 }
 
+/// Every connection that is served has a link, so the unspecified address is nobody's.
 pub(super) fn client_ip(session: &Session) -> IpAddr {
-    let address = session.client_addr().and_then(|a| a.as_inet());
-    address.map_or(IpAddr::from([0, 0, 0, 0]), |a| a.ip().to_canonical())
-}
-
-pub(super) fn is_tls(session: &Session) -> bool {
-    session.digest().is_some_and(|d| d.ssl_digest.is_some())
+    Link::of(session).map_or(IpAddr::from([0, 0, 0, 0]), |link| link.client)
 }
 
 /// Whether an answer with this header is small enough for the send buffer of any socket.

@@ -7,6 +7,7 @@ use http::{HeaderMap, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::Result;
 
+use super::front::is_authority;
 use crate::routing::DeprecationHeaders;
 
 /// The id of a request.
@@ -61,7 +62,7 @@ pub(super) fn check(header: &RequestHeader, limits: HeadLimits) -> std::result::
         size += name.as_str().len() + value.len() + 4;
         if name == HOST {
             hosts += 1;
-            malformed |= !is_host(value.as_bytes());
+            malformed |= !is_authority(value.as_bytes());
         } else if name == CONTENT_LENGTH {
             lengths += 1;
             facts.length = value.to_str().ok().and_then(|v| v.trim().parse().ok());
@@ -75,7 +76,11 @@ pub(super) fn check(header: &RequestHeader, limits: HeadLimits) -> std::result::
         return Err(BadHead::TooLarge);
     }
     malformed |= match header.version {
-        Version::HTTP_2 => header.uri.authority().is_none() && hosts == 0,
+        // Two that contradict each other are refused by Pingora.
+        Version::HTTP_2 => match header.uri.authority() {
+            Some(authority) => !is_authority(authority.as_str().as_bytes()) || hosts > 1,
+            None => hosts != 1,
+        },
         Version::HTTP_11 => hosts != 1,
         _ => hosts > 1,
     };
@@ -90,11 +95,6 @@ fn tells_stream(name: &HeaderName, value: &[u8]) -> bool {
     name == UPGRADE
         || name == CONTENT_TYPE && value.starts_with(b"application/grpc")
         || name == ACCEPT && value.windows(17).any(|w| w == b"text/event-stream")
-}
-
-/// Letters, digits and what may stand in a host with port; no lists, no user names, no paths.
-fn is_host(bytes: &[u8]) -> bool {
-    bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']'))
 }
 
 /// The host of a request without its port.

@@ -9,7 +9,7 @@ use pingora::proxy::Session;
 /// Answers with a status, a sentence and the RFC 9209 error type. Closes the connection when the request's body was not
 /// read, because what follows on it would be the rest of that body.
 pub(super) async fn answer(session: &mut Session, status: u16, error: &'static str, sentence: &str) -> Result<()> {
-    let body = Bytes::from(format!("{{\"status\":{status},\"title\":\"{sentence}\"}}\n"));
+    let body = Bytes::from(document(status, sentence));
     let mut header = ResponseHeader::build(status, Some(5))?;
     header.insert_header("content-type", "application/problem+json")?;
     send(session, header, error, body).await
@@ -39,19 +39,39 @@ pub(super) async fn send(
     Ok(())
 }
 
+/// Such an answer as bytes, for a connection that Pingora does not have. The connection ends with it.
+pub(super) fn raw(status: u16) -> String {
+    let reason = http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or_default();
+    let body = document(status, sentence(status));
+    format!(
+        "HTTP/1.1 {status} {reason}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\ncache-control: \
+         no-store\r\nproxy-status: switchback; error=http_request_error\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn document(status: u16, sentence: &str) -> String {
+    format!("{{\"status\":{status},\"title\":\"{sentence}\"}}\n")
+}
+
 /// The sentence for a status that the proxy answers with.
 pub(super) fn sentence(status: u16) -> &'static str {
     match status {
         400 => "the request is not well formed",
         403 => "a client certificate is needed here",
         404 => "no service answers here",
+        405 => "the method is not proxied",
         408 => "the request took too long to arrive",
         413 => "the request body is too large",
+        414 => "the request target is too long",
+        417 => "the expectation is not known",
         421 => "the connection is not for this host",
         431 => "the request header is too large",
+        501 => "the transfer coding is not known",
         502 => "the service could not be reached or broke off",
         503 => "the service cannot take the request now",
         504 => "the service did not answer in time",
+        505 => "the version of HTTP is not spoken here",
         _ => "the proxy could not serve the request",
     }
 }

@@ -7,22 +7,21 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use pingora::apps::HttpServerOptions;
+use pingora::apps::{HttpServerApp as _, HttpServerOptions};
+use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
-use pingora::services::Service as _;
-use pingora::services::listening::Service;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
 use super::clock::Clock;
 use super::endpoints::EndpointKeeper;
-use super::front::Front;
+use super::front::{Front, Listening, Places, accept};
 use super::gateway::Gateway;
-use super::listen::{Bound, bind, hand_over};
+use super::listen::{Bound, bind};
 use super::shadow;
 use super::tls;
-use crate::config::Settings;
+use crate::config::{Limits, Settings};
 use crate::routing::Routes;
 use crate::telemetry::{AccessLog, Metrics};
 
@@ -30,6 +29,12 @@ use crate::telemetry::{AccessLog, Metrics};
 const MAX_RETRIES: usize = 16;
 /// How often the files of certificates are looked at.
 const CERTIFICATES_LOOK: Duration = Duration::from_secs(1);
+/// How much of one request body may wait here: enough for 20 MB/s at 13 ms.
+const H2_STREAM_WINDOW: u32 = 256 << 10;
+/// How much of all request bodies of one connection may wait here.
+const H2_CONNECTION_WINDOW: u32 = 1 << 20;
+/// How much of one answer may wait for the client.
+const H2_SEND_BUFFER: usize = 64 << 10;
 /// How often the drain looks at the gauge.
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
 
@@ -112,27 +117,23 @@ pub fn start(parts: ProxyParts) -> Result<ProxyHandle, StartProxyError> {
     let (shutdown, watch) = watch::channel(false);
     let (shadows, queue) =
         shadow::Worker::start(parts.keeper.clone(), parts.clock).map_err(StartProxyError::Runtime)?;
-    let mut service = service(&parts, &settings, threads, open.clone(), draining.clone(), queue);
-    for address in &listen {
-        service.add_tcp(&address.to_string());
-    }
-    let mut listeners = Vec::new();
-    for (address, spec) in listen_tls.iter().zip(&settings.proxy.tls) {
-        let listener = tls::ListenerTls::new(spec)?;
-        service.add_tls_with_settings(&address.to_string(), None, listener.settings()?);
-        listeners.push(listener);
+    let front = Arc::new(front(&parts, &settings, threads, open.clone(), draining.clone(), queue));
+    let listeners = settings.proxy.tls.iter().map(|spec| tls::ListenerTls::new(spec).map(Arc::new));
+    let listeners: Arc<[Arc<tls::ListenerTls>]> = listeners.collect::<Result<_, _>>()?;
+    let tls = std::iter::repeat_n(None, plain.len()).chain(listeners.iter().cloned().map(Some));
+    for (bound, tls) in plain.into_iter().chain(secure).zip(tls) {
+        runtime.spawn(accept(front.clone(), Listening { listener: bound.listener, tls }, watch.clone()));
     }
     if !listeners.is_empty() {
-        runtime.spawn(watch_certificates(Arc::new(listeners), parts.metrics.clone()));
+        runtime.spawn(watch_certificates(listeners, parts.metrics.clone()));
     }
-    let fds = hand_over(plain.into_iter().chain(secure).collect());
-    runtime.spawn(async move { service.start_service(Some(fds), watch, 1).await });
+    runtime.spawn(tell_of_the_end(front, watch));
     drop(entered);
     Ok(ProxyHandle { listen, listen_tls, open, draining, shutdown, runtime: Some(runtime), _shadows: shadows })
 }
 
 /// Looks now and then whether the files of certificates have changed. Files on a slow disk must not hold requests up.
-async fn watch_certificates(listeners: Arc<Vec<tls::ListenerTls>>, metrics: Arc<Metrics>) {
+async fn watch_certificates(listeners: Arc<[Arc<tls::ListenerTls>]>, metrics: Arc<Metrics>) {
     let mut every = tokio::time::interval(CERTIFICATES_LOOK);
     loop {
         every.tick().await;
@@ -161,14 +162,20 @@ fn refresh(listener: &tls::ListenerTls, metrics: &Metrics) {
     }
 }
 
-fn service(
+/// Connections that wait for a request inside Pingora are told when the process ends.
+async fn tell_of_the_end(front: Arc<Front>, mut shutdown: watch::Receiver<bool>) {
+    drop(shutdown.wait_for(|ending| *ending).await);
+    front.proxy.http_cleanup().await;
+}
+
+fn front(
     parts: &ProxyParts,
     settings: &Settings,
     threads: usize,
     open: Arc<AtomicI64>,
     draining: Arc<AtomicBool>,
     shadow: shadow::Queue,
-) -> Service<Front<Gateway>> {
+) -> Front {
     let gateway = Gateway {
         routes: parts.routes.clone(),
         settings: parts.settings.clone(),
@@ -188,22 +195,29 @@ fn service(
     let mut proxy = http_proxy(&Arc::new(conf), gateway);
     let limits = &settings.proxy.limits;
     let mut options = HttpServerOptions::default();
-    options.h2c = true;
-    options.keepalive_request_limit = limits.keepalive_requests;
     options.h2_idle_timeout = Some(limits.keepalive_timeout);
     proxy.server_options = Some(options);
-    let mut h2 = pingora::protocols::http::v2::server::default_h2_options();
+    proxy.h2_options = Some(h2_options(limits));
+    let metrics = parts.metrics.clone();
+    Front {
+        proxy: Arc::new(proxy),
+        settings: parts.settings.clone(),
+        refused: Arc::new(move |word| metrics.refused(word)),
+        places: Places::new(open),
+        clock: parts.clock,
+    }
+}
+
+/// What one connection of HTTP/2 may hold: 32 streams of 64 KiB of header each, a window of 1 MiB for all bodies that come
+/// in, and 64 KiB of each answer that the client does not take.
+fn h2_options(limits: &Limits) -> H2Options {
+    let mut h2 = default_h2_options();
     h2.max_concurrent_streams(limits.h2_streams);
     h2.max_header_list_size(u32::try_from(limits.header_size).unwrap_or(u32::MAX));
-    proxy.h2_options = Some(h2);
-    let metrics = parts.metrics.clone();
-    let front = Front {
-        inner: Arc::new(proxy),
-        open,
-        settings: parts.settings.clone(),
-        refused: Arc::new(move || metrics.refused("too_many_connections")),
-    };
-    Service::new("switchback".to_owned(), front)
+    h2.initial_window_size(H2_STREAM_WINDOW);
+    h2.initial_connection_window_size(H2_CONNECTION_WINDOW);
+    h2.max_send_buffer_size(H2_SEND_BUFFER);
+    h2
 }
 
 impl ProxyHandle {

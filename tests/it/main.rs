@@ -4,6 +4,7 @@ mod api;
 mod deprecation;
 mod failures;
 mod forwarding;
+mod front;
 mod guard;
 mod harness;
 mod kill_switch;

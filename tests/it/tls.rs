@@ -5,9 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pingora_core::tls::TlsConnector;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use reqwest::{Certificate, Identity};
+use rustls::HandshakeKind;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::harness::{Backend, TestApp, two_versions, until};
 
@@ -139,4 +144,99 @@ async fn a_service_may_need_certificates_that_the_listener_only_asks_for() {
     assert_eq!(ask(address, "a.test", &root, Some(&known)).await, Some(200));
     assert_eq!((old.script.requests(), new.script.requests()), (1, 1));
     assert_eq!(app.metric("switchback_refused_requests_total{reason=\"no_certificate\"}").await, 1.0);
+}
+
+/// A client that trusts this certificate.
+fn client_for(
+    address: SocketAddr,
+    root: &[u8],
+    config: impl FnOnce(rustls::RootCertStore) -> rustls::ClientConfig,
+) -> (TlsConnector, ServerName<'static>, SocketAddr) {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from(root.to_vec())).unwrap();
+    (TlsConnector::from(Arc::new(config(roots))), ServerName::try_from("a.test").unwrap(), address)
+}
+
+/// One request over a new connection: the kind of its handshake.
+async fn connect(
+    (connector, name, address): &(TlsConnector, ServerName<'static>, SocketAddr),
+) -> Option<HandshakeKind> {
+    let socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    let mut stream = connector.connect(name.clone(), socket).await.ok()?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let _no_close_notify = stream.read_to_end(&mut answer).await;
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    stream.get_ref().1.handshake_kind()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_are_resumed_until_the_files_change() {
+    let folder = Arc::new(TempDir::new().unwrap());
+    write_certificate(folder.path(), "site", &["a.test"]);
+    let pem = std::fs::read(folder.path().join("site.crt")).unwrap();
+    let root = CertificateDer::from_pem_slice(&pem).unwrap();
+    let files = "certificates = [{ cert = \"site.crt\", key = \"site.key\" }]";
+    let (_old, app, address) = start(folder.clone(), files, "").await;
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let config = |roots| {
+            rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_protocol_versions(&[version])
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth()
+        };
+        let client = client_for(address, &root, config);
+        assert_eq!(connect(&client).await, Some(HandshakeKind::Full), "{version:?}");
+        for _ in 0..3 {
+            assert_eq!(connect(&client).await, Some(HandshakeKind::Resumed), "{version:?}");
+        }
+        // The same certificate again, as a new file: nobody's session outlives what it was begun under.
+        let before = app.metric("switchback_certificate_reloads_total{result=\"success\"}").await;
+        std::fs::write(folder.path().join("site.crt"), [&pem[..], b"\n"].concat()).unwrap();
+        until("the files to be read again", Duration::from_secs(10), || async {
+            app.metric("switchback_certificate_reloads_total{result=\"success\"}").await > before
+        })
+        .await;
+        assert_eq!(connect(&client).await, Some(HandshakeKind::Full), "{version:?}");
+        std::fs::write(folder.path().join("site.crt"), &pem).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_oldest_version_of_tls_is_configured() {
+    let folder = Arc::new(TempDir::new().unwrap());
+    let root = write_certificate(folder.path(), "site", &["a.test"]);
+    let files = "certificates = [{ cert = \"site.crt\", key = \"site.key\" }]";
+    for (min, with_1_2) in [("1.2", Some(200)), ("1.3", None)] {
+        let (_old, _app, address) = start(folder.clone(), &format!("{files}\nmin_version = \"{min}\""), "").await;
+        let ask = async |most| {
+            let client = reqwest::Client::builder().no_proxy().tls_built_in_root_certs(false);
+            let client = client.add_root_certificate(root.clone()).resolve("a.test", address).max_tls_version(most);
+            let sent = client.build().unwrap().get(format!("https://a.test:{}/", address.port())).send().await;
+            sent.ok().map(|answer| answer.status().as_u16())
+        };
+        assert_eq!(ask(reqwest::tls::Version::TLS_1_2).await, with_1_2, "at least {min}");
+        assert_eq!(ask(reqwest::tls::Version::TLS_1_3).await, Some(200), "at least {min}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handshake_that_stalls_is_cut() {
+    let folder = Arc::new(TempDir::new().unwrap());
+    write_certificate(folder.path(), "site", &["a.test"]);
+    let old = Backend::start("1.0.0").await;
+    let text = format!(
+        "[proxy]\nlimits = {{ header_timeout = \"300ms\" }}\n[[proxy.tls]]\nlisten = \"127.0.0.1:0\"\ncertificates = [{{ cert = \"site.crt\", key = \"site.key\" }}]\n{}",
+        two_versions(&old, &old, "")
+    );
+    let app = TestApp::start_in(folder, &text.replace("[proxy]", "[proxy]\nlisten = [\"127.0.0.1:0\"]")).await;
+    let address = app.app.as_ref().unwrap().listen_tls[0];
+    for begin in [&b""[..], b"\x16\x03\x01\x02\x00\x01"] {
+        let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+        socket.write_all(begin).await.unwrap();
+        let mut rest = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(10), socket.read_to_end(&mut rest)).await;
+        assert!(ended.is_ok(), "{begin:?}");
+    }
 }

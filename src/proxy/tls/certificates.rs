@@ -4,7 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -12,12 +11,14 @@ use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::{Loaded, TlsError, file_error};
+use super::{TlsError, file_error};
 use crate::config::{CertificateFiles, TlsListener};
 
 /// Certificates in the order of the configuration.
+#[derive(Debug)]
 pub(super) struct Certificates(Vec<Entry>);
 
+#[derive(Debug)]
 struct Entry {
     file: PathBuf,
     ends_s: i64,
@@ -75,20 +76,15 @@ pub(super) fn certificates_in(path: &Path) -> Result<Vec<CertificateDer<'static>
     }
 }
 
-/// Chooses among the certificates as they are now.
+/// Chooses the certificate by the name that a client asks for.
+#[derive(Debug)]
 pub(super) struct ByName {
-    pub(super) loaded: Arc<ArcSwap<Loaded>>,
+    pub(super) certificates: Certificates,
     pub(super) refuse_unknown: bool,
-}
-
-impl std::fmt::Debug for ByName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ByName").field("refuse_unknown", &self.refuse_unknown).finish_non_exhaustive()
-    }
 }
 
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.loaded.load().certificates.choose(hello.server_name(), self.refuse_unknown)
+        self.certificates.choose(hello.server_name(), self.refuse_unknown)
     }
 }

@@ -1,21 +1,19 @@
 //! TLS towards clients: certificates are chosen by the name that the client asks for, and read again when they change.
 
 mod certificates;
-mod clients;
 
-use std::any::Any;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use pingora::listeners::tls::TlsSettings;
-use pingora::protocols::tls::TlsRef;
-use pingora::proxy::Session;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ServerConfig, WebPkiClientVerifier};
+use rustls::{RootCertStore, SupportedProtocolVersion, version};
 
-use self::certificates::Certificates;
-use self::clients::Clients;
-use crate::config::TlsListener;
+use self::certificates::{ByName, Certificates, certificates_in};
+use crate::config::{TlsListener, TlsVersion};
 
 /// Why a listener cannot serve TLS.
 #[derive(Debug, thiserror::Error)]
@@ -48,14 +46,14 @@ pub fn check(listener: &TlsListener) -> Result<(), TlsError> {
 /// What one listener shows to clients and asks of them, as the files say now.
 pub(super) struct ListenerTls {
     spec: TlsListener,
-    loaded: Arc<ArcSwap<Loaded>>,
+    loaded: ArcSwap<Loaded>,
     stamps: Mutex<Vec<Option<Stamp>>>,
 }
 
 /// What was read from the files of a listener.
-pub(super) struct Loaded {
-    certificates: Certificates,
-    clients: Option<Clients>,
+struct Loaded {
+    config: Arc<ServerConfig>,
+    expiries: Vec<(PathBuf, i64)>,
 }
 
 /// By what a file is known to have changed.
@@ -67,20 +65,52 @@ struct Stamp {
     inode: u64,
 }
 
-/// What is remembered of a handshake.
-pub(super) struct Handshake {
-    /// The name that the client asked for, lower case.
-    pub server_name: Option<Box<str>>,
-    /// Whether the client has shown a certificate, which was then verified.
-    pub certified: bool,
+impl Loaded {
+    /// Everything is made anew, session tickets too: who resumes a session is not asked for a certificate again, so
+    /// sessions must not outlive the authorities that they were begun under.
+    fn read(spec: &TlsListener) -> Result<Self, TlsError> {
+        let setup = |e: rustls::Error| TlsError::Setup(e.to_string());
+        let provider = Arc::new(ring::default_provider());
+        let certificates = Certificates::read(spec)?;
+        let expiries = certificates.expiries();
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(versions(spec))
+            .map_err(setup)?;
+        let builder = match &spec.client_ca {
+            Some(path) => {
+                builder.with_client_cert_verifier(clients(path, spec.client_certificates_optional, provider)?)
+            }
+            None => builder.with_no_client_auth(),
+        };
+        let resolver = ByName { certificates, refuse_unknown: spec.refuse_unknown_names };
+        let mut config = builder.with_cert_resolver(Arc::new(resolver));
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.ticketer = ring::Ticketer::new().map_err(setup)?;
+        Ok(Self { config: Arc::new(config), expiries })
+    }
 }
 
-impl Loaded {
-    fn read(spec: &TlsListener) -> Result<Self, TlsError> {
-        let certificates = Certificates::read(spec)?;
-        let clients = spec.client_ca.as_deref().map(Clients::read).transpose()?;
-        Ok(Self { certificates, clients })
+fn versions(spec: &TlsListener) -> &'static [&'static SupportedProtocolVersion] {
+    static ALL: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
+    match spec.min_version {
+        TlsVersion::V1_2 => &ALL,
+        TlsVersion::V1_3 => &ALL[..1],
     }
+}
+
+/// Which clients have a certificate that counts.
+fn clients(
+    path: &Path,
+    optional: bool,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for authority in certificates_in(path)? {
+        roots.add(authority).map_err(|e| file_error(path, e))?;
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let verifier = if optional { verifier.allow_unauthenticated() } else { verifier };
+    verifier.build().map_err(|e| file_error(path, e))
 }
 
 impl ListenerTls {
@@ -91,27 +121,13 @@ impl ListenerTls {
     pub(super) fn new(spec: &TlsListener) -> Result<Self, TlsError> {
         // Stamps first: what changes while the files are read is then read again.
         let stamps = Mutex::new(stamps(spec));
-        let loaded = Arc::new(ArcSwap::from_pointee(Loaded::read(spec)?));
+        let loaded = ArcSwap::from_pointee(Loaded::read(spec)?);
         Ok(Self { spec: spec.clone(), loaded, stamps })
     }
 
-    /// The settings of Pingora's listener; they see what is read later.
-    ///
-    /// # Errors
-    /// [`TlsError::Setup`].
-    pub(super) fn settings(&self) -> Result<TlsSettings, TlsError> {
-        let setup = |e: Box<pingora::Error>| TlsError::Setup(e.to_string());
-        let mut settings = TlsSettings::with_callbacks(Box::new(Remember)).map_err(setup)?;
-        settings.set_cert_resolver(Arc::new(certificates::ByName {
-            loaded: self.loaded.clone(),
-            refuse_unknown: self.spec.refuse_unknown_names,
-        }));
-        settings.enable_h2();
-        if self.spec.client_ca.is_some() {
-            let mandatory = !self.spec.client_certificates_optional;
-            settings.set_client_cert_verifier(Arc::new(clients::Current { loaded: self.loaded.clone(), mandatory }));
-        }
-        Ok(settings)
+    /// For the next handshake.
+    pub(super) fn config(&self) -> Arc<ServerConfig> {
+        self.loaded.load().config.clone()
     }
 
     /// Reads the files again if one of them changed; what is wrong leaves everything as it was. None: nothing changed.
@@ -127,7 +143,7 @@ impl ListenerTls {
 
     /// The file of each certificate, and when it ends in seconds since the Unix epoch.
     pub(super) fn expiries(&self) -> Vec<(PathBuf, i64)> {
-        self.loaded.load().certificates.expiries()
+        self.loaded.load().expiries.clone()
     }
 }
 
@@ -147,20 +163,4 @@ impl Stamp {
             inode: std::os::unix::fs::MetadataExt::ino(&data),
         })
     }
-}
-
-struct Remember;
-
-#[async_trait::async_trait]
-impl pingora::listeners::TlsAccept for Remember {
-    async fn handshake_complete_callback(&self, tls: &TlsRef) -> Option<Arc<dyn Any + Send + Sync>> {
-        let server_name = tls.server_name().map(|name| name.to_ascii_lowercase().into_boxed_str());
-        let certified = tls.peer_certificate_der().is_some();
-        Some(Arc::new(Handshake { server_name, certified }))
-    }
-}
-
-/// What is remembered of the handshake of a request's connection; none without TLS.
-pub(super) fn handshake(session: &Session) -> Option<&Handshake> {
-    session.digest()?.ssl_digest.as_ref()?.extension.get()
 }

@@ -1,0 +1,99 @@
+//! What requests know of the connection that they came on, and what they may tell it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::task::Waker;
+
+use futures::task::AtomicWaker;
+use pingora::proxy::Session;
+
+/// A connection, as its requests see it.
+#[derive(Debug)]
+pub(in crate::proxy) struct Link {
+    /// Where it comes from: the socket's address, or what the load balancer in front says.
+    pub client: IpAddr,
+    /// Present with TLS.
+    pub tls: Option<Handshake>,
+    /// Whether a request has come on it.
+    used: AtomicBool,
+    state: AtomicU8,
+    waker: AtomicWaker,
+}
+
+/// What is remembered of a handshake.
+#[derive(Debug)]
+pub(in crate::proxy) struct Handshake {
+    /// The name that the client asked for, lower case.
+    pub server_name: Option<Box<str>>,
+    /// Whether the client has shown a certificate, which was then verified.
+    pub certified: bool,
+}
+
+/// What a client did to its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(in crate::proxy) enum Fault {
+    /// A body that is not framed as it should be.
+    Malformed = 2,
+    /// A body that hardly moves.
+    Slow = 3,
+    /// Frames without content, and nothing else.
+    Flood = 4,
+}
+
+const MESSAGES: u8 = 0;
+const TUNNEL: u8 = 1;
+
+impl Link {
+    pub(super) fn new(client: IpAddr, tls: Option<Handshake>) -> Arc<Self> {
+        Arc::new(Self {
+            client,
+            tls,
+            used: AtomicBool::new(false),
+            state: AtomicU8::new(MESSAGES),
+            waker: AtomicWaker::new(),
+        })
+    }
+
+    /// The connection that a request came on.
+    pub fn of(session: &Session) -> Option<&Self> {
+        let carried = session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?;
+        carried.downcast_ref::<Arc<Self>>().map(|link| &**link)
+    }
+
+    /// A request has come.
+    pub fn use_for_request(&self) {
+        self.used.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// From here on there are no messages, only bytes: the service has agreed to switch protocols.
+    pub fn open_tunnel(&self) {
+        self.state.store(TUNNEL, Ordering::Release);
+        self.waker.wake();
+    }
+
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.state.load(Ordering::Acquire) == TUNNEL
+    }
+
+    /// Who waits for a tunnel to open is called when it does.
+    pub(super) fn wait(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    pub(super) fn blame(&self, fault: Fault) {
+        self.state.store(fault as u8, Ordering::Release);
+    }
+
+    /// What the client did wrong, if it did.
+    pub fn fault(&self) -> Option<Fault> {
+        [Fault::Malformed, Fault::Slow, Fault::Flood]
+            .into_iter()
+            .find(|fault| *fault as u8 == self.state.load(Ordering::Acquire))
+    }
+}
