@@ -6,7 +6,7 @@ use pingora::proxy::Session;
 use super::clock::unix_s;
 use super::context::{Assigned, RequestContext, set_cookie};
 use super::endpoints::is_label;
-use super::front::Link;
+use super::front::{Link, Pace};
 use super::gateway::{Gateway, client_ip};
 use super::headers::{self, BadHead, HeadLimits, Origin};
 use super::maintenance::{self, Closed};
@@ -42,6 +42,8 @@ impl Gateway {
         let without_body = session.as_mut().is_body_done();
         if !without_body {
             session.set_read_timeout(Some(limits.body_timeout));
+            // Pingora has no deadline for bodies of HTTP/2, and the front sees the streams of a connection as one.
+            ctx.pace = session.is_http2().then(|| Pace::of(limits));
         }
         ctx.write_timeout = limits.write_timeout;
         let handshake = Link::of(session).and_then(|link| link.tls.as_ref());

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use super::detour::Detour;
+use super::front::Pace;
 use super::headers::Origin;
 use super::maintenance::Closed;
 use super::outcome::AttemptError;
@@ -28,6 +29,8 @@ pub(super) struct RequestContext {
     pub origin: Option<Origin>,
     /// How long the client may take nothing of the answer.
     pub write_timeout: Duration,
+    /// How slowly its body may come, where the front does not see to it.
+    pub pace: Option<Pace>,
     /// Where it goes, once decided.
     pub assigned: Option<Assigned>,
     /// Its entry in the tallies. Counts down the gauges when dropped.

@@ -176,6 +176,12 @@ impl ProxyHttp for Gateway {
                 self.metrics.refused("body_too_large");
                 return Err(Error::explain(ErrorType::HTTPStatus(413), "the request body is too large").into_down());
             }
+            let since = Duration::from_micros(self.clock.now_us().saturating_sub(ctx.started_us));
+            if ctx.pace.is_some_and(|pace| pace.is_missed(ctx.body_bytes, since)) {
+                ctx.refused = Some("slow_body");
+                self.metrics.refused("slow_body");
+                return Err(Error::explain(ErrorType::HTTPStatus(408), "the request body hardly moves").into_down());
+            }
             // An empty last frame of HTTP/2 would end a chunked body towards HTTP/1 twice and spoil the connection.
             if bytes.is_empty() {
                 *body = None;

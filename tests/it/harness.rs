@@ -37,6 +37,8 @@ pub struct Script {
     pub fail_tenant: Mutex<Option<String>>,
     /// Paths that begin like this are answered with 404.
     pub missing: Mutex<Vec<String>>,
+    /// Bytes by which its answers are larger.
+    pub size: Mutex<usize>,
     /// Requests so far.
     pub requests: AtomicU64,
     /// The last request, as JSON.
@@ -73,6 +75,7 @@ impl Backend {
             hang: AtomicBool::new(false),
             fail_tenant: Mutex::new(None),
             missing: Mutex::default(),
+            size: Mutex::default(),
             requests: AtomicU64::new(0),
             last: Mutex::new(Value::Null),
         });
@@ -118,7 +121,9 @@ async fn answer(script: Arc<Script>, request: Request) -> Response {
         (false, true) => 404,
         (false, false) => script.status.load(SeqCst),
     };
-    Response::builder().status(status).header("x-backend", &script.name).body(Body::from(seen.to_string())).unwrap()
+    let more = " ".repeat(*script.size.lock().unwrap());
+    let body = Body::from(seen.to_string() + &more);
+    Response::builder().status(status).header("x-backend", &script.name).body(body).unwrap()
 }
 
 /// The app under test.

@@ -7,6 +7,7 @@ mod forwarding;
 mod front;
 mod guard;
 mod harness;
+mod http2;
 mod kill_switch;
 mod lifecycle;
 mod maintenance;

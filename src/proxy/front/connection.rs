@@ -114,7 +114,7 @@ async fn open(
             (Transport::Secure(Box::new(stream)), Some(Handshake { server_name, certified }), http2)
         }
     };
-    let pace = Pace { min_rate: limits.min_body_rate, grace: limits.body_timeout };
+    let pace = Pace::of(limits);
     let link = Link::new(client.ip(), handshake);
     let parts = WireParts { transport, fd, socket: digest, link, place, clock: front.clock, pace };
     Some((Wire::new(parts).ok()?, http2))

@@ -26,6 +26,7 @@ pub(super) use self::accept::{Listening, accept};
 pub(super) use self::head::is_authority;
 pub(super) use self::link::{Fault as LinkFault, Link};
 pub(super) use self::places::Places;
+pub(super) use self::wire::Pace;
 
 /// What every connection needs.
 pub(super) struct Front {

@@ -25,6 +25,7 @@ use super::head::{BodyKind, Head};
 use super::link::{Fault, Link};
 use super::places::Place;
 use super::transport::Transport;
+use crate::config::Limits;
 use crate::proxy::clock::Clock;
 
 /// Header and body of a small answer leave in one piece.
@@ -54,11 +55,23 @@ enum Reading {
 
 /// How slowly a client may send a body.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
+pub(in crate::proxy) struct Pace {
     /// Bytes per second; 0: any.
     pub min_rate: u64,
     /// For this long a client may be slower.
     pub grace: Duration,
+}
+
+impl Pace {
+    /// The pace that the limits allow.
+    pub fn of(limits: &Limits) -> Self {
+        Self { min_rate: limits.min_body_rate, grace: limits.body_timeout }
+    }
+
+    /// Whether so many bytes are too few for a wait of this long.
+    pub fn is_missed(self, bytes: u64, waited: Duration) -> bool {
+        waited > self.grace && (bytes as f64) < self.min_rate as f64 * waited.as_secs_f64()
+    }
 }
 
 /// A client's connection.
@@ -188,8 +201,7 @@ impl Wire {
                 self.body_bytes += *here as u64;
                 let Some(since) = self.waiting.take() else { return Ok(()) };
                 self.waited += since.elapsed();
-                let due = self.pace.min_rate as f64 * self.waited.as_secs_f64();
-                if self.waited > self.pace.grace && (self.body_bytes as f64) < due {
+                if self.pace.is_missed(self.body_bytes, self.waited) {
                     self.link.blame(Fault::Slow);
                     return Err(Error::new(ErrorKind::TimedOut, "the request body hardly moves"));
                 }
