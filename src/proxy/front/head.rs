@@ -177,8 +177,9 @@ fn request_line(line: &[u8]) -> Result<Request, BadHead> {
 
 /// The authority of an absolute target; none for a path or `*`.
 fn target_authority<'a>(method: &[u8], target: &'a [u8]) -> Result<Option<&'a [u8]>, BadHead> {
-    let visible = |b: &u8| matches!(b, 0x21..=0x7e) && *b != b'#';
-    if target.is_empty() || !target.iter().all(visible) {
+    // Beyond the standard, and what many clients send as it was typed: text that is not percent-encoded.
+    let visible = |b: &u8| matches!(b, 0x21..=0x7e | 0x80..) && *b != b'#';
+    if target.is_empty() || !target.iter().all(visible) || std::str::from_utf8(target).is_err() {
         return Err(BadHead::Malformed);
     }
     if target[0] == b'/' || target == b"*" && method == b"OPTIONS" {
