@@ -362,10 +362,11 @@ impl ProxyHttp for Gateway {
                 (status, "http_request_error")
             }
         };
+        // Pingora closes the connection after this, and the answer has to say so: who trusts it would lose a request.
+        session.set_keepalive(None);
         if status > 0 && session.response_written().is_none() {
             let _gone = refusal::answer(session, status, proxy_error, refusal::sentence(status)).await;
         }
-        session.set_keepalive(None);
         FailToProxy { error_code: status, can_reuse_downstream: false }
     }
 
