@@ -94,7 +94,7 @@ impl App {
         };
         let control::Started { control, writer } = control::start(parts).await?;
         let windows = Arc::new(Mutex::new(Windows::default()));
-        let keeper = EndpointKeeper::new(control.published(), clock);
+        let keeper = EndpointKeeper::new(control.published(), &control.settings(), metrics.clone(), clock);
         let _late = tokio::time::timeout(PRIME, keeper.prime()).await;
         let proxy = proxy::start(ProxyParts {
             settings: current_settings(&control),
@@ -238,7 +238,8 @@ fn reload(control: Control, metrics: Arc<Metrics>) -> Reload {
         let (control, metrics) = (control.clone(), metrics.clone());
         Box::pin(async move {
             let file = control.view().settings.file.clone();
-            let read = tokio::task::spawn_blocking(move || config::load(&file)).await;
+            // Files that cannot be used are as wrong as any other mistake: all stays as it was.
+            let read = tokio::task::spawn_blocking(move || config::load_with(&file, &proxy::bad_files)).await;
             let settings = match read {
                 Ok(Ok(settings)) => settings,
                 Ok(Err(mistakes)) => {

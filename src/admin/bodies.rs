@@ -98,7 +98,7 @@ pub(super) struct VersionBody {
     rewrite: Option<BTreeMap<String, String>>,
     /// Speak HTTP/2 to the endpoints.
     http2: Option<bool>,
-    /// TLS towards the endpoints: `server_name`, `verify`.
+    /// TLS towards the endpoints: `server_name`, `verify`, `ca`, `cert`, `key`.
     tls: Option<BTreeMap<String, serde_json::Value>>,
     /// What the `host` header says towards the endpoints.
     host: Option<String>,

@@ -55,6 +55,9 @@ pub(super) struct ServiceSummary {
     /// Versions that get no traffic because somebody disabled them.
     #[schema(value_type = Vec<String>)]
     disabled_versions: Vec<VersionName>,
+    /// Versions whose endpoints' certificates are not verified.
+    #[schema(value_type = Vec<String>)]
+    unverified_versions: Vec<VersionName>,
     /// Tenants with a split of their own.
     own_splits: usize,
     /// Over the last minute.
@@ -219,12 +222,18 @@ fn summary(cx: &Shared, route: &ServiceRoute) -> ServiceSummary {
         maintenance: live.maintenance.service.as_ref().map(MaintenanceAnswer::new),
         tenants_in_maintenance: live.maintenance.tenants.len(),
         disabled_versions: live.disabled.keys().cloned().collect(),
+        unverified_versions: unverified(route).cloned().collect(),
         own_splits: route.tenants.len(),
         requests_per_second: stats.iter().map(|s| s.rps).sum(),
         error_rate: (requests > 0).then(|| failed as f64 / requests as f64),
         verdict: cx.control.board().verdict(name),
         healthy_endpoints: route.versions.iter().map(|v| (v.name.clone(), v.endpoints.available(now))).collect(),
     }
+}
+
+/// Versions whose endpoints' certificates are not verified.
+pub(super) fn unverified(route: &ServiceRoute) -> impl Iterator<Item = &VersionName> {
+    route.versions.iter().filter(|v| v.spec.is_unverified()).map(|v| &v.name)
 }
 
 fn pins(live: &ServiceState) -> Vec<PinAnswer> {

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::context::Cx;
 use super::problem::Problem;
-use super::services::{ServiceSummary, summaries};
+use super::services::{ServiceSummary, summaries, unverified};
 use crate::control::ReloadReport;
 
 /// How long the store may take to say that it is there.
@@ -87,6 +87,12 @@ pub(super) async fn get_status(State(cx): State<Cx>) -> Json<StatusAnswer> {
     }
     if !view.confirmed {
         warnings.push("the store is away; changes of the guard are in effect here and wait to be written".to_owned());
+    }
+    for route in &view.routes.services {
+        let service = &route.spec.name;
+        warnings.extend(unverified(route).map(|version| {
+            format!("{service}: certificates of version {version} are not verified, so anyone may answer in its place")
+        }));
     }
     let uptime = jiff::Timestamp::now().duration_since(cx.started).as_secs_f64();
     Json(StatusAnswer {

@@ -12,6 +12,7 @@ use super::body::{Body, MaybeBody};
 use super::problem::Problem;
 use crate::config::version_from_json;
 use crate::model::{Change, EndpointSpec, VersionSpec};
+use crate::proxy::check_version;
 
 /// Register or change a version
 #[utoipa::path(
@@ -36,6 +37,13 @@ pub(super) async fn put_version(asked: Asked, Body(body): Body<Value>) -> Result
         let message = "have {tenant} in them, but tenants.identify in the configuration names no tenants";
         return Err(Problem::invalid("endpoints", message));
     }
+    let settings = asked.found.view.settings.clone();
+    let looked_at = tokio::task::spawn_blocking(move || check_version(&settings, &spec).map(|()| spec)).await;
+    let spec = match looked_at {
+        Ok(Ok(spec)) => spec,
+        Ok(Err(error)) => return Err(Problem::invalid("tls", error.to_string())),
+        Err(_) => return Err(Problem::invalid("tls", "its files could not be looked at")),
+    };
     asked.submit(Change::PutVersion(name, Arc::new(spec)), None).await
 }
 

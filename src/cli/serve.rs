@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::App;
 use crate::config::{self, Settings};
-use crate::proxy::check_tls;
+use crate::proxy::bad_files;
 use crate::telemetry::tracing as logging;
 
 /// Threads of the control plane: the writer, the guard, health checks and the admin API. They mostly wait.
@@ -68,19 +68,13 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
 
 /// Reads the configuration, opens certificates, starts nothing.
 pub fn check(path: &Path) -> ExitCode {
-    let settings = match config::check(path) {
+    let settings = match config::check(path, &bad_files) {
         Ok(settings) => settings,
         Err(mistakes) => {
             eprintln!("{mistakes}");
             return ExitCode::from(WRONG);
         }
     };
-    for listener in &settings.proxy.tls {
-        if let Err(error) = check_tls(listener) {
-            eprintln!("{}: proxy.tls: {error}", path.display());
-            return ExitCode::from(WRONG);
-        }
-    }
     for warning in &settings.warnings {
         eprintln!("{}: warning: {warning}", path.display());
     }

@@ -253,6 +253,15 @@ pub struct RegisterArgs {
     /// Name that the endpoints' certificate must have
     #[arg(long, value_name = "HOST", requires = "tls")]
     pub tls_server_name: Option<String>,
+    /// File on the proxy's machine with the authorities that the certificate must come from
+    #[arg(long, value_name = "FILE", requires = "tls")]
+    pub tls_ca: Option<String>,
+    /// File on the proxy's machine with the certificate that the proxy shows
+    #[arg(long, value_name = "FILE", requires = "tls", requires = "tls_key")]
+    pub tls_cert: Option<String>,
+    /// File on the proxy's machine with the key of that certificate
+    #[arg(long, value_name = "FILE", requires = "tls", requires = "tls_cert")]
+    pub tls_key: Option<String>,
     /// Why and how.
     #[command(flatten)]
     pub change: ChangeArgs,

@@ -440,6 +440,20 @@ static UPSTREAM_TLS: Table = Table::new(
     &[
         Key::optional("server_name", Kind::Text(&HOST), "the endpoint's host", "Name that the certificate must have."),
         Key::default("verify", Kind::Bool, "true", "Off only for test set-ups: any certificate is accepted."),
+        Key::optional(
+            "ca",
+            Kind::Text(&FILE),
+            "the authorities of the system",
+            "PEM file with the authorities that the certificate must come from, and no others.",
+        ),
+        Key::optional(
+            "cert",
+            Kind::Text(&FILE),
+            "the proxy shows no certificate",
+            "PEM file with the certificate, and its chain, that the proxy shows to the endpoints.",
+        )
+        .with("key"),
+        Key::optional("key", Kind::Text(&FILE), "", "PEM file with the certificate's private key.").with("cert"),
     ],
 );
 

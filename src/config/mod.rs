@@ -28,7 +28,7 @@ mod view;
 mod tests;
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use mistake::{FieldMistake, Mistake, Mistakes};
@@ -63,17 +63,58 @@ pub fn load(path: &Path) -> Result<Settings, Mistakes> {
     parse(&text, path, &variable)
 }
 
-/// Reads a file like [`load`] and looks whether the certificates it names can be read. What they hold is for whoever uses
-/// them to say.
+/// What is wrong with a file that the configuration names: said by whoever uses it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What is wrong, in words that follow its name.
+    pub detail: String,
+}
+
+/// Reads a file like [`load`], and asks `look` what is wrong with the files that it names; that is then a mistake of the
+/// line that names the file.
 ///
 /// # Errors
 /// Every mistake, or that the file cannot be read.
-pub fn check(path: &Path) -> Result<Settings, Mistakes> {
+pub fn load_with(path: &Path, look: &dyn Fn(&Settings) -> Vec<BadFile>) -> Result<Settings, Mistakes> {
+    let text = read_text(path)?;
+    let (settings, mistakes, named) = examine(&text, path, &variable, &|file| std::fs::read(file));
+    look_into_files(path, settings, mistakes, &named, look)
+}
+
+/// Reads a file like [`load_with`], and first sees whether all the files that it names can be read.
+///
+/// # Errors
+/// Every mistake, or that the file cannot be read.
+pub fn check(path: &Path, look: &dyn Fn(&Settings) -> Vec<BadFile>) -> Result<Settings, Mistakes> {
     let text = read_text(path)?;
     let (settings, mut mistakes, named) = examine(&text, path, &variable, &|file| std::fs::read(file));
-    for Named { path, line, key } in named {
-        if let Err(e) = std::fs::File::open(&path).and_then(|mut f| io::copy(&mut f, &mut io::sink())) {
-            mistakes.push(Mistake { line, key, message: unreadable(&path, &e) });
+    for Named { path, line, key } in &named {
+        if let Err(e) = std::fs::File::open(path).and_then(|mut f| io::copy(&mut f, &mut io::sink())) {
+            mistakes.push(Mistake { line: *line, key: key.clone(), message: unreadable(path, &e) });
+        }
+    }
+    look_into_files(path, settings, mistakes, &named, look)
+}
+
+fn look_into_files(
+    path: &Path,
+    settings: Option<Settings>,
+    mut mistakes: Vec<Mistake>,
+    named: &[Named],
+    look: &dyn Fn(&Settings) -> Vec<BadFile>,
+) -> Result<Settings, Mistakes> {
+    let found = settings.as_ref().filter(|_| mistakes.is_empty()).map(look).unwrap_or_default();
+    for BadFile { path, detail } in found {
+        let message = format!("the file {} {detail}", path.display());
+        let places: Vec<_> = named.iter().filter(|n| n.path == path).map(|n| (n.line, n.key.clone())).collect();
+        let places = if places.is_empty() { vec![(0, String::new())] } else { places };
+        for (line, key) in places {
+            let mistake = Mistake { line, key, message: message.clone() };
+            if !mistakes.contains(&mistake) {
+                mistakes.push(mistake);
+            }
         }
     }
     conclude(path, settings, mistakes)

@@ -9,7 +9,7 @@ use super::kinds::Kind;
 use super::mistake::FieldMistake;
 use super::view::View;
 use super::{shape, tree};
-use crate::model::{Deprecation, HealthSpec, Rewrite, Timeouts, UpstreamTls, VersionSpec};
+use crate::model::{ClientFiles, Deprecation, HealthSpec, Rewrite, Timeouts, UpstreamTls, VersionSpec};
 
 /// Reads a version as the admin API takes it: the same fields as in the file, `null` for absent ones. Variables are not
 /// replaced. `{tenant}` in endpoints is taken; whether tenants are identified at all is for the caller to ask.
@@ -60,13 +60,8 @@ pub fn version_to_json(spec: &VersionSpec) -> Json {
         out.insert("rewrite".to_owned(), json!({ "from": from, "to": to }));
     }
     out.insert("http2".to_owned(), json!(spec.http2));
-    if let Some(UpstreamTls { server_name, verify }) = &spec.tls {
-        let mut tls = Map::new();
-        if let Some(name) = server_name {
-            tls.insert("server_name".to_owned(), json!(name));
-        }
-        tls.insert("verify".to_owned(), json!(verify));
-        out.insert("tls".to_owned(), Json::Object(tls));
+    if let Some(tls) = &spec.tls {
+        out.insert("tls".to_owned(), tls_to_json(tls));
     }
     if let Some(host) = &spec.host {
         out.insert("host".to_owned(), json!(host));
@@ -74,6 +69,17 @@ pub fn version_to_json(spec: &VersionSpec) -> Json {
     if let Some(deprecated) = &spec.deprecated {
         out.insert("deprecated".to_owned(), deprecation_to_json(deprecated));
     }
+    Json::Object(out)
+}
+
+fn tls_to_json(tls: &UpstreamTls) -> Json {
+    let UpstreamTls { server_name, verify, ca, client } = tls;
+    let mut out = Map::new();
+    let (cert, key) = client.as_ref().map(|c| (&c.cert, &c.key)).unzip();
+    for (name, value) in [("server_name", server_name.as_ref()), ("ca", ca.as_ref()), ("cert", cert), ("key", key)] {
+        out.extend(value.map(|value| (name.to_owned(), json!(value))));
+    }
+    out.insert("verify".to_owned(), json!(verify));
     Json::Object(out)
 }
 
@@ -121,13 +127,26 @@ pub(super) fn version(view: &View<'_>) -> Option<VersionSpec> {
             _ => None,
         },
         http2: view.flag("http2").unwrap_or(false),
-        tls: tls.exists().then(|| UpstreamTls {
-            server_name: tls.read("server_name", formats::host),
-            verify: tls.flag("verify").unwrap_or(true),
-        }),
+        tls: tls.exists().then(|| upstream_tls(&tls)),
         host: view.read("host", formats::host_port),
         deprecated: deprecation(&view.table("deprecated")),
     })
+}
+
+/// Files stay as they are written, so that a version shows what was given.
+fn upstream_tls(view: &View<'_>) -> UpstreamTls {
+    let file = |key| view.existing_file(key).and_then(|_| view.text(key).map(str::to_owned));
+    let verify = view.flag("verify").unwrap_or(true);
+    let spec = UpstreamTls {
+        server_name: view.read("server_name", formats::host),
+        verify,
+        ca: file("ca"),
+        client: file("cert").zip(file("key")).map(|(cert, key)| ClientFiles { cert, key }),
+    };
+    if !verify && spec.ca.is_some() {
+        view.wrong_at("ca", "means nothing when verify is false; allowed is verify = true, or no ca");
+    }
+    spec
 }
 
 fn deprecation(view: &View<'_>) -> Option<Deprecation> {

@@ -36,8 +36,8 @@ pub use route_pattern::{RoutePattern, RoutePatternError, RouteSegment};
 pub use shadow::ShadowSpec;
 pub use share::{BUCKETS, BasisPoints, ShareError, Weights};
 pub use spec::{
-    ChooseSpec, Conflict, EndpointError, EndpointSpec, HeaderSpec, HealthSpec, JwtKey, JwtSpec, KeySource, MatchRule,
-    RescueSpec, Rewrite, ServiceSpec, SessionSpec, Sticky, Structure, TenantSource, TenantsSpec, Timeouts,
+    ChooseSpec, ClientFiles, Conflict, EndpointError, EndpointSpec, HeaderSpec, HealthSpec, JwtKey, JwtSpec, KeySource,
+    MatchRule, RescueSpec, Rewrite, ServiceSpec, SessionSpec, Sticky, Structure, TenantSource, TenantsSpec, Timeouts,
     UnknownTenant, UpstreamTls, VersionSpec,
 };
 pub use split::{Brake, Bucket, RolledBack, Slice, Slices, Split, derive_salt};

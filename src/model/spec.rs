@@ -465,6 +465,29 @@ pub struct UpstreamTls {
     /// Off only for test set-ups: any certificate is accepted.
     #[serde(default = "yes")]
     pub verify: bool,
+    /// File with the authorities that endpoints' certificates may come from, seen from the configuration's folder; none:
+    /// those of the system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+    /// What the proxy shows to endpoints that ask for a certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<ClientFiles>,
+}
+
+/// Files of a client certificate, seen from the configuration's folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientFiles {
+    /// The chain, the client's own certificate first.
+    pub cert: String,
+    /// Its private key.
+    pub key: String,
+}
+
+impl VersionSpec {
+    /// Whether anyone could answer in the endpoints' place, since their certificates are not looked at.
+    pub fn is_unverified(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| !tls.verify)
+    }
 }
 
 fn yes() -> bool {

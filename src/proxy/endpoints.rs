@@ -7,13 +7,18 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use pingora_core::connectors::http::Connector;
+use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 
 use super::clock::Clock;
 use super::health::Checker;
 use super::resolve::resolve;
+use super::tls::{self, Identities, Identity};
+use crate::config::Settings;
 use crate::model::{EndpointSpec, VersionSpec};
 use crate::routing::{EndpointSet, Routes, VersionRoute};
+use crate::telemetry::Metrics;
 
 /// How often published routes are looked at for versions that came or went.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -21,6 +26,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const RESOLVE_EVERY: Duration = Duration::from_secs(10);
 /// How soon a failed look-up is tried again.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(1);
+/// How often the files of versions are looked at.
+const FILES_EVERY: Duration = Duration::from_secs(1);
 /// The most tenants whose own endpoints are remembered.
 const TENANTS_MAX: usize = 100_000;
 /// Own endpoints that no request asked for this long are forgotten, in milliseconds.
@@ -40,19 +47,43 @@ pub struct EndpointKeeper {
     published: Arc<ArcSwap<Routes>>,
     clock: Clock,
     own: papaya::HashMap<OwnKey, Arc<Own>>,
+    identities: Arc<Identities>,
+    /// Of the active checks.
+    connector: OnceCell<Connector>,
 }
 
 impl EndpointKeeper {
     /// A keeper of the endpoints in these routes.
-    pub fn new(published: Arc<ArcSwap<Routes>>, clock: Clock) -> Arc<Self> {
-        Arc::new(Self { published, clock, own: papaya::HashMap::new() })
+    pub fn new(published: Arc<ArcSwap<Routes>>, settings: &Settings, metrics: Arc<Metrics>, clock: Clock) -> Arc<Self> {
+        let identities = Arc::new(Identities::new(tls::folder(settings), metrics));
+        Arc::new(Self { published, clock, own: papaya::HashMap::new(), identities, connector: OnceCell::new() })
     }
 
-    /// Looks up every name once, so that the first requests find their endpoints.
+    /// Looks up every name once and reads every file, so that the first requests find their endpoints.
     pub async fn prime(&self) {
         let routes = self.published.load_full();
         let versions = routes.services.iter().flat_map(|s| s.versions.iter());
-        futures::future::join_all(versions.map(|v| refresh(&v.spec, &v.endpoints, None))).await;
+        let prime = |version: &Arc<VersionRoute>| {
+            let version = version.clone();
+            async move {
+                let _said_already = self.identity(&version).await;
+                refresh(&version.spec, &version.endpoints, None).await
+            }
+        };
+        futures::future::join_all(versions.map(prime)).await;
+    }
+
+    /// What a version trusts and shows when TLS is spoken to it.
+    ///
+    /// # Errors
+    /// Its files cannot be used.
+    pub(super) async fn identity(&self, version: &VersionRoute) -> pingora::Result<Option<Arc<Identity>>> {
+        self.identities.of(version).await
+    }
+
+    /// The connector of the active checks. Made for the first one, since it reads the system's authorities.
+    pub(super) async fn connector(&self) -> &Connector {
+        self.connector.get_or_init(async || Connector::new(None)).await
     }
 
     /// Runs until the task is dropped.
@@ -61,6 +92,7 @@ impl EndpointKeeper {
         let mut tick = tokio::time::interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut tenants_at = tokio::time::Instant::now() + RESOLVE_EVERY;
+        let mut files_at = tokio::time::Instant::now() + FILES_EVERY;
         let mut seen: Option<Arc<Routes>> = None;
         loop {
             tick.tick().await;
@@ -70,9 +102,13 @@ impl EndpointKeeper {
                     routes.services.iter().flat_map(|s| &s.versions).map(|v| (Arc::as_ptr(v).addr(), v)).collect();
                 tasks.retain(|id, _| now.contains_key(id));
                 for (id, version) in now {
-                    tasks.entry(id).or_insert_with(|| (version.clone(), start(version)));
+                    tasks.entry(id).or_insert_with(|| (version.clone(), start(&self, version)));
                 }
-                seen = Some(routes);
+                seen = Some(routes.clone());
+            }
+            if tokio::time::Instant::now() >= files_at {
+                self.identities.refresh(&routes).await;
+                files_at = tokio::time::Instant::now() + FILES_EVERY;
             }
             if tokio::time::Instant::now() >= tenants_at {
                 self.refresh_own().await;
@@ -121,7 +157,7 @@ impl Drop for Task {
     }
 }
 
-fn start(version: &Arc<VersionRoute>) -> Vec<Task> {
+fn start(keeper: &Arc<EndpointKeeper>, version: &Arc<VersionRoute>) -> Vec<Task> {
     let mut tasks = Vec::new();
     if version.spec.endpoints.iter().any(|e| matches!(e, EndpointSpec::Name { .. })) {
         let (spec, set) = (version.spec.clone(), version.endpoints.clone());
@@ -133,14 +169,14 @@ fn start(version: &Arc<VersionRoute>) -> Vec<Task> {
         })));
     }
     if let Some(checker) = Checker::new(version) {
-        let version = version.clone();
+        let (keeper, version) = (keeper.clone(), version.clone());
         tasks.push(Task(tokio::spawn(async move {
             let mut tick = tokio::time::interval(checker.interval());
             tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
             loop {
                 tick.tick().await;
                 let all = version.endpoints.all();
-                futures::future::join_all(all.iter().map(|e| checker.check(e, &version))).await;
+                futures::future::join_all(all.iter().map(|e| checker.check(&keeper, e, &version))).await;
             }
         })));
     }

@@ -117,8 +117,12 @@ impl ProxyHttp for Gateway {
             let error = Error::explain(ErrorType::ConnectNoRoute, "the version has no endpoint").into_up();
             return Err(self.not_connected(session, ctx, ErrorKind::Connect, error));
         };
+        let identity = match self.keeper.identity(version).await {
+            Ok(identity) => identity,
+            Err(error) => return Err(self.not_connected(session, ctx, ErrorKind::Tls, error)),
+        };
         ctx.uploading = !session.as_mut().is_body_done();
-        let mut peer = upstream::peer(version, &endpoint, assigned.stream, ctx.uploading);
+        let mut peer = upstream::peer(version, &endpoint, identity.as_deref(), assigned.stream, ctx.uploading);
         if !assigned.stream {
             // The first attempt has it all: no need to look at the clock.
             let all = assigned.service.spec.deadline;

@@ -28,4 +28,4 @@ mod upstream;
 pub use clock::Clock;
 pub use endpoints::EndpointKeeper;
 pub use server::{ProxyHandle, ProxyParts, StartProxyError, start};
-pub use tls::{TlsError, check as check_tls};
+pub use tls::{TlsError, bad_files, check_version};

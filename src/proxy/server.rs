@@ -22,6 +22,7 @@ use super::listen::{Bound, bind};
 use super::shadow;
 use super::tls;
 use crate::config::{Limits, Settings};
+use crate::model::{ServiceName, VersionName};
 use crate::routing::Routes;
 use crate::telemetry::{AccessLog, Metrics};
 
@@ -70,6 +71,16 @@ pub enum StartProxyError {
     /// A TLS listener cannot be set up.
     #[error("proxy.tls: {0}")]
     Tls(#[from] tls::TlsError),
+    /// A version of the file cannot be spoken to with TLS.
+    #[error("services.{service}.versions.{version}.tls: {source}")]
+    VersionTls {
+        /// Which service.
+        service: ServiceName,
+        /// Which version.
+        version: VersionName,
+        /// What is wrong.
+        source: tls::TlsError,
+    },
     /// The runtime cannot be made.
     #[error("the threads of the proxy cannot be started")]
     Runtime(#[source] std::io::Error),
@@ -94,6 +105,11 @@ pub struct ProxyHandle {
 /// [`StartProxyError`]; nothing runs then.
 pub fn start(parts: ProxyParts) -> Result<ProxyHandle, StartProxyError> {
     let settings = (parts.settings)();
+    tls::check_versions(&settings).map_err(|(service, version, source)| StartProxyError::VersionTls {
+        service,
+        version,
+        source,
+    })?;
     let threads = match settings.proxy.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         n => n,

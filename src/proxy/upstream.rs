@@ -5,7 +5,8 @@ use std::time::Duration;
 use pingora::protocols::ALPN;
 use pingora::upstreams::peer::HttpPeer;
 
-use crate::model::Timeouts;
+use super::tls::Identity;
+use crate::model::{Timeouts, UpstreamTls};
 use crate::routing::{Endpoint, VersionRoute};
 
 /// Requests that share one HTTP/2 connection.
@@ -16,16 +17,29 @@ const H2_STREAM_WINDOW: u32 = 256 << 10;
 /// Flow-control window of one connection.
 const H2_CONNECTION_WINDOW: u32 = 64 << 20;
 
-/// The peer of one attempt. `uploading`: a body follows the head.
-pub(super) fn peer(version: &VersionRoute, endpoint: &Endpoint, stream: bool, uploading: bool) -> HttpPeer {
+/// The peer of one attempt. `identity`: what the version's TLS files say; `uploading`: a body follows the head.
+pub(super) fn peer(
+    version: &VersionRoute,
+    endpoint: &Endpoint,
+    identity: Option<&Identity>,
+    stream: bool,
+    uploading: bool,
+) -> HttpPeer {
     let spec = &version.spec;
     let server_name = match &spec.tls {
-        Some(tls) => tls.server_name.clone().unwrap_or_else(|| endpoint.host.to_string()),
+        // Certificates name IPv6 addresses without brackets.
+        Some(UpstreamTls { server_name: Some(name), .. }) => name.trim_matches(['[', ']']).to_owned(),
+        Some(_) => endpoint.host.to_string(),
         None => String::new(),
     };
     // From an address, never from a name: a name would be looked up here and now, blocking the thread.
     let mut peer = HttpPeer::new(endpoint.address, spec.tls.is_some(), server_name);
     peer.group_key = version.group_key;
+    if let Some(identity) = identity {
+        peer.group_key ^= identity.digest;
+        peer.options.ca = identity.ca.clone();
+        peer.client_cert_key = identity.client.clone();
+    }
     let options = &mut peer.options;
     set_timeouts(options, &spec.timeouts, stream);
     if !uploading && !stream {

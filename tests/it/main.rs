@@ -20,3 +20,4 @@ mod splitting;
 mod tenants;
 mod tls;
 mod together;
+mod upstream_tls;

@@ -78,7 +78,10 @@ fn spec(args: &RegisterArgs) -> Value {
         spec.insert("http2".to_owned(), json!(true));
     }
     if args.tls {
-        spec.insert("tls".to_owned(), Value::Object(given([("server_name", &args.tls_server_name)])));
+        let files = [("ca", &args.tls_ca), ("cert", &args.tls_cert), ("key", &args.tls_key)];
+        let mut tls = given([("server_name", &args.tls_server_name)]);
+        tls.extend(given(files));
+        spec.insert("tls".to_owned(), Value::Object(tls));
     }
     Value::Object(spec)
 }
@@ -136,6 +139,9 @@ fn version_remarks(service: &Value, look: Look) -> String {
             let reason = disabled.text("reason").filter(|r| !r.is_empty());
             let reason = reason.map(|r| format!(": {r}")).unwrap_or_default();
             say(format!("{name}: disabled by {by} since {}{reason}", time(disabled.at("since"))));
+        }
+        if version.at("spec").at("tls").at("verify") == &Value::Bool(false) {
+            say(format!("{name}: certificates of its endpoints are not verified"));
         }
         if let Some(deprecated) = version_use::deprecation(version.at("spec").at("deprecated")) {
             say(format!("{name}: {deprecated}"));

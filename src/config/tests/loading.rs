@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::{
-    AdminSettings, Limits, MetricsSettings, ProxySettings, Role, Settings, StoreSettings, check, load as load_file,
+    AdminSettings, BadFile, Limits, MetricsSettings, ProxySettings, Role, Settings, StoreSettings, check,
+    load as load_file,
 };
 use super::{SMALL, good};
 use crate::model::{
@@ -201,12 +202,20 @@ fn files_are_read_and_looked_for() {
     let settings = load_file(&file).unwrap();
     assert_eq!(settings.proxy.tls[0].certificates[0].cert, folder.path().join("c.pem"));
     assert_eq!(settings.file, file);
-    let mistakes = check(&file).unwrap_err();
+    let mistakes = check(&file, &|_| Vec::new()).unwrap_err();
     let found: Vec<_> = mistakes.list().iter().map(|m| (m.line, m.key.as_str())).collect();
     assert_eq!(found, [(9, "proxy.tls[0].certificates[0].cert"), (10, "proxy.tls[0].certificates[0].key")]);
     std::fs::write(folder.path().join("c.pem"), "").unwrap();
     std::fs::write(folder.path().join("k.pem"), "").unwrap();
-    assert_eq!(check(&file), Ok(settings));
+    assert_eq!(check(&file, &|_| Vec::new()), Ok(settings));
+    let bad = |_: &super::super::Settings| {
+        let bad = |path: PathBuf| BadFile { path, detail: "is empty".to_owned() };
+        vec![bad(folder.path().join("k.pem")), bad(PathBuf::from("other"))]
+    };
+    let shown = check(&file, &bad).unwrap_err().to_string();
+    let lines: Vec<_> = shown.lines().map(|line| line.rsplit_once("sb.toml:").unwrap().1).collect();
+    let key = format!("10: proxy.tls[0].certificates[0].key: the file {}/k.pem is empty", folder.path().display());
+    assert_eq!(lines, [" the file other is empty", &key]);
     std::fs::write(&file, b"a = 1\n\xff").unwrap();
     assert_eq!(load_file(&file).unwrap_err().list()[0].line, 2);
 }

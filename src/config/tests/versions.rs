@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::super::{version_from_json, version_to_json};
-use crate::model::{Deprecation, HealthSpec, Rewrite, Timeouts, UpstreamTls, VersionSpec};
+use crate::model::{ClientFiles, Deprecation, HealthSpec, Rewrite, Timeouts, UpstreamTls, VersionSpec};
 
 #[test]
 fn a_version_needs_endpoints_only() {
@@ -84,8 +84,11 @@ fn any_version() -> impl Strategy<Value = VersionSpec> {
     let timeouts = (ms(3_600_000), ms(86_400_000), ms(86_400_000), ms(86_400_000), ms(86_400_000)).prop_map(
         |(connect, response, idle, stream, keepalive)| Timeouts { connect, response, idle, stream, keepalive },
     );
-    let tls = (proptest::option::of("[a-z]{1,9}\\.x"), any::<bool>())
-        .prop_map(|(server_name, verify)| UpstreamTls { server_name, verify });
+    let file = || proptest::option::of("[a-z/]{0,9}[a-z]\\.pem");
+    let client = proptest::option::of(("[a-z]{1,9}", "/[a-z]{1,9}").prop_map(|(cert, key)| ClientFiles { cert, key }));
+    let tls = (proptest::option::of("[a-z]{1,9}\\.x"), any::<bool>(), file(), client).prop_map(
+        |(server_name, verify, ca, client)| UpstreamTls { server_name, verify, ca: ca.filter(|_| verify), client },
+    );
     let rewrite = ("/[a-z]{1,9}", "/[a-z]{1,9}").prop_map(|(from, to)| Rewrite { from, to });
     let of = proptest::option::of::<BoxedStrategy<String>>;
     // Up to the year 9999; days' first moments are shown otherwise.

@@ -88,7 +88,7 @@ pub(super) fn strip_credentials(head: &mut RequestHeader, secret_choice: Option<
 ///
 /// # Errors
 /// The host is none.
-pub(super) fn into_http2(head: &mut RequestHeader, tls: bool) -> Result<()> {
+pub(in super::super) fn into_http2(head: &mut RequestHeader, tls: bool) -> Result<()> {
     let host = head.remove_header(&header::HOST);
     let path = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     let uri = http::Uri::builder()

@@ -10,5 +10,6 @@ mod sample;
 mod send;
 mod worker;
 
+pub(super) use copy::into_http2;
 pub(super) use sample::{Sample, X_SHADOW};
 pub(super) use worker::{Queue, Worker};

@@ -1,6 +1,8 @@
 //! TLS towards clients: certificates are chosen by the name that the client asks for, and read again when they change.
+//! And towards endpoints: see [`upstream`].
 
 mod certificates;
+mod upstream;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +15,9 @@ use rustls::server::{ServerConfig, WebPkiClientVerifier};
 use rustls::{RootCertStore, SupportedProtocolVersion, version};
 
 use self::certificates::{ByName, Certificates, certificates_in};
-use crate::config::{TlsListener, TlsVersion};
+pub(super) use self::upstream::{Identities, Identity};
+use crate::config::{BadFile, Settings, TlsListener, TlsVersion};
+use crate::model::{ServiceName, VersionName, VersionSpec};
 
 /// Why a listener cannot serve TLS.
 #[derive(Debug, thiserror::Error)]
@@ -35,12 +39,47 @@ fn file_error(path: &Path, detail: impl std::fmt::Display) -> TlsError {
     TlsError::File { path: path.display().to_string(), detail: detail.to_string() }
 }
 
-/// Whether the files of a listener can be used; for `switchback check`.
+/// What is wrong with the files of listeners and of versions; for `switchback check`.
+pub fn bad_files(settings: &Settings) -> Vec<BadFile> {
+    let listeners = settings.proxy.tls.iter().filter_map(|listener| Loaded::read(listener).err());
+    let folder = folder(settings);
+    let versions = upstream::of_file(settings).filter_map(|(_, _, tls)| Identity::read(&folder, tls).err());
+    listeners.chain(versions).map(TlsError::into_bad_file).collect()
+}
+
+/// What is wrong with the files of a version's TLS, if it has any.
 ///
 /// # Errors
 /// [`TlsError`] names the file.
-pub fn check(listener: &TlsListener) -> Result<(), TlsError> {
-    Loaded::read(listener).map(drop)
+pub fn check_version(settings: &Settings, version: &VersionSpec) -> Result<(), TlsError> {
+    let tls = version.tls.as_ref();
+    tls.map_or(Ok(()), |tls| Identity::read(&folder(settings), tls).map(drop))
+}
+
+/// Looks at the files of the versions of the configuration.
+///
+/// # Errors
+/// The first that cannot be used.
+pub(super) fn check_versions(settings: &Settings) -> Result<(), (ServiceName, VersionName, TlsError)> {
+    let folder = folder(settings);
+    for (service, version, tls) in upstream::of_file(settings) {
+        Identity::read(&folder, tls).map_err(|e| (service.clone(), version.clone(), e))?;
+    }
+    Ok(())
+}
+
+/// The folder from which a version's files are seen.
+pub(super) fn folder(settings: &Settings) -> PathBuf {
+    settings.file.parent().map(Path::to_path_buf).unwrap_or_default()
+}
+
+impl TlsError {
+    fn into_bad_file(self) -> BadFile {
+        match self {
+            Self::File { path, detail } => BadFile { path: path.into(), detail: format!("cannot be used: {detail}") },
+            Self::Setup(detail) => BadFile { path: PathBuf::new(), detail },
+        }
+    }
 }
 
 /// What one listener shows to clients and asks of them, as the files say now.
