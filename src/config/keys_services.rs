@@ -148,6 +148,12 @@ pub(super) static SERVICE_TABLE: Table = Table::new(
         ),
         Key::optional("body_limit", Kind::Size(0, 1 << 50), "proxy.limits.body_size", "Largest request body; 0: any."),
         Key::default(
+            "grpc_failures",
+            Kind::List(&Kind::Integer(1, 16), 0),
+            "[2, 4, 12, 13, 14, 15]",
+            "gRPC statuses, in header or trailer, that count as failures of the version.",
+        ),
+        Key::default(
             "route_stats",
             Kind::Bool,
             "true",

@@ -68,6 +68,10 @@ pub(super) fn service(name: &str, view: &View<'_>) -> Option<ServiceSpec> {
         // No limit of its own is none; no limit at all is one that nothing reaches.
         body_limit: view.size("body_limit").map(|n| if n == 0 { u64::MAX } else { n }),
         maintenance: maintenance::maintenance(&view.table("maintenance")),
+        grpc_failures: match view.get("grpc_failures") {
+            Some(_) => view.integers("grpc_failures"),
+            None => ServiceSpec::GRPC_FAILURES.to_vec(),
+        },
         route_stats: view.flag("route_stats").unwrap_or(true),
         routes: routes(view),
     })

@@ -84,6 +84,7 @@ fn some_service(name: &str, versions: &[&str], salt: Option<&str>) -> (ServiceNa
         body_limit: None,
         shadow: None,
         maintenance: Default::default(),
+        grpc_failures: Vec::new(),
         route_stats: true,
         routes: Vec::new(),
     };

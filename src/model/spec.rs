@@ -158,6 +158,8 @@ pub struct ServiceSpec {
     pub shadow: Option<Arc<ShadowSpec>>,
     /// How it answers in maintenance, and who passes.
     pub maintenance: MaintenanceSpec,
+    /// gRPC statuses that count as failures of the version, 1 to 16.
+    pub grpc_failures: Vec<u16>,
     /// Whether requests are counted by route.
     pub route_stats: bool,
     /// Routes that the operator names, at most [`RoutePattern::MAX_PER_SERVICE`].
@@ -481,6 +483,12 @@ pub struct ClientFiles {
     pub cert: String,
     /// Its private key.
     pub key: String,
+}
+
+impl ServiceSpec {
+    /// What would be a 5xx over HTTP: UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS. The
+    /// others speak of the request, or of its client's quota.
+    pub const GRPC_FAILURES: [u16; 6] = [2, 4, 12, 13, 14, 15];
 }
 
 impl VersionSpec {

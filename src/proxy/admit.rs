@@ -8,6 +8,7 @@ use super::context::{Assigned, RequestContext, set_cookie};
 use super::endpoints::is_label;
 use super::front::{Link, Pace};
 use super::gateway::{Gateway, client_ip};
+use super::grpc::Call;
 use super::headers::{self, BadHead, HeadLimits, Origin};
 use super::maintenance::{self, Closed};
 use super::shadow::Sample;
@@ -89,6 +90,7 @@ impl Gateway {
         }
         ctx.request_id = headers::given_request_id(&header.headers).or_else(|| Some(headers::fresh_request_id(random)));
         ctx.random = random;
+        ctx.call = if facts.stream { Call::of(header) } else { None };
         ctx.origin = Some(Origin { client, trusted, tls: handshake.is_some() });
         ctx.shadow = Sample::begin(&decision, header, facts.stream, without_body);
         self.begin(&decision, facts.stream, ctx);

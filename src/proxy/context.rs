@@ -8,6 +8,7 @@ use http::HeaderValue;
 
 use super::detour::Detour;
 use super::front::Pace;
+use super::grpc::Call;
 use super::headers::Origin;
 use super::maintenance::Closed;
 use super::outcome::AttemptError;
@@ -51,6 +52,8 @@ pub(super) struct RequestContext {
     pub waiting_since_us: u64,
     /// Status of the version's answer, once it came.
     pub upstream_status: Option<u16>,
+    /// Set when it is a gRPC call.
+    pub call: Option<Call>,
     /// gRPC status of the answer, from its header or trailer.
     pub grpc_status: Option<u16>,
     /// Why the last attempt failed, if it did.

@@ -22,6 +22,7 @@ use super::detour;
 use super::endpoints::EndpointKeeper;
 use super::errors::{kind_of, side_of};
 use super::front::{Link, LinkFault};
+use super::grpc;
 use super::headers;
 use super::outcome::{self, AttemptError, ErrorKind, Facts, Side};
 use super::refusal;
@@ -50,13 +51,27 @@ pub(super) struct Gateway {
 
 impl Gateway {
     pub(super) fn facts(&self, ctx: &RequestContext, error: Option<AttemptError>, sent_status: u16) -> Facts {
+        let counts = |code| ctx.assigned.as_ref().is_some_and(|a| a.service.spec.grpc_failures.contains(&code));
         Facts {
             refused: ctx.refused.is_some(),
             attempted: ctx.attempts > 0,
             upstream_status: ctx.upstream_status,
-            grpc_status: ctx.grpc_status,
+            grpc_failed: ctx.grpc_status.is_some_and(counts),
             error,
             sent_status,
+        }
+    }
+
+    /// What a client that leaves means for its call: it has its status and needs no more, or has waited in vain.
+    fn after_call(&self, ctx: &RequestContext, error: AttemptError) -> Option<AttemptError> {
+        let Some(call) = ctx.call.filter(|_| error.side == Side::Client) else { return Some(error) };
+        let waited_us = self.clock.now_us().saturating_sub(ctx.waiting_since_us);
+        match (ctx.grpc_status, ctx.upstream_status) {
+            (Some(_), _) => None,
+            (None, None) if !ctx.uploading && call.waited_in_vain(waited_us) => {
+                Some(AttemptError { side: Side::Version, kind: ErrorKind::Timeout, reused: false, body_done: true })
+            }
+            _ => Some(error),
         }
     }
 }
@@ -211,7 +226,7 @@ impl ProxyHttp for Gateway {
             return Ok(());
         }
         ctx.upstream_status = Some(response.status.as_u16());
-        ctx.grpc_status = grpc_status(&response.headers);
+        ctx.grpc_status = grpc::status(&response.headers);
         if let Some(ticket) = &mut ctx.ticket {
             ticket.answered(self.clock.now_us());
         }
@@ -255,7 +270,7 @@ impl ProxyHttp for Gateway {
         trailers: &mut http::HeaderMap,
         ctx: &mut RequestContext,
     ) -> Result<()> {
-        ctx.grpc_status = grpc_status(trailers).or(ctx.grpc_status);
+        ctx.grpc_status = grpc::status(trailers).or(ctx.grpc_status);
         Ok(())
     }
 
@@ -370,16 +385,22 @@ impl ProxyHttp for Gateway {
         session.set_keepalive(None);
         if status > 0 && session.response_written().is_none() {
             let _gone = refusal::answer(session, status, proxy_error, refusal::sentence(status)).await;
+        } else if ctx.call.is_some_and(|call| !call.web) && attempt.side == Side::Version {
+            // Else the stream would be reset, which clients take for having been cancelled.
+            let _gone = session.as_mut().write_response_trailers(grpc::broken_off()).await;
         }
         FailToProxy { error_code: status, can_reuse_downstream: false }
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestContext) {
         let sent = session.response_written().map_or(0, |r| r.status.as_u16());
-        let failed = error.map(|e| {
+        let failed = error.and_then(|e| {
             let now = AttemptError { side: side_of(e), kind: kind_of(e), reused: false, body_done: true };
-            ctx.error.unwrap_or(now)
+            self.after_call(ctx, ctx.error.unwrap_or(now))
         });
+        if let (Some(call), None) = (ctx.call, failed) {
+            ctx.grpc_status = call.status_at_end(ctx.upstream_status, ctx.grpc_status);
+        }
         let outcome = outcome::classify(&self.facts(ctx, failed, sent));
         let now_us = self.clock.now_us();
         let settled = ctx.settle(outcome);
@@ -440,10 +461,6 @@ pub(super) fn client_ip(session: &Session) -> IpAddr {
 fn fits_buffer(headers: &http::HeaderMap) -> bool {
     let length = headers.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     length.is_some_and(|l| l <= SMALL_ANSWER)
-}
-
-fn grpc_status(headers: &http::HeaderMap) -> Option<u16> {
-    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
 
 /// What is each version's own in a head: its name, the host that it wants to see, and its paths.

@@ -38,7 +38,9 @@ impl Closed {
         header.insert_header(CONTENT_TYPE, kind)?;
         header.insert_header(RETRY_AFTER, self.maintenance.retry_after_s.to_string())?;
         header.insert_header(VARY, "accept")?;
-        refusal::send(session, header, "http_request_denied", Bytes::from(body)).await
+        let message = &self.maintenance.message;
+        let message = if message.is_empty() { TITLE } else { message };
+        refusal::send(session, header, "http_request_denied", message, Bytes::from(body)).await
     }
 
     fn document(&self) -> String {

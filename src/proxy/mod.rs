@@ -11,6 +11,7 @@ mod endpoints;
 mod errors;
 mod front;
 mod gateway;
+mod grpc;
 mod headers;
 mod health;
 mod listen;

@@ -47,17 +47,13 @@ pub(super) struct Facts {
     pub attempted: bool,
     /// Status of the version's answer.
     pub upstream_status: Option<u16>,
-    /// gRPC status of the answer.
-    pub grpc_status: Option<u16>,
+    /// Whether the answer's gRPC status is one that counts as a failure.
+    pub grpc_failed: bool,
     /// How it failed, if it failed.
     pub error: Option<AttemptError>,
     /// Status that was sent to the client; 0 when none was.
     pub sent_status: u16,
 }
-
-/// gRPC codes that say the server failed: unknown, deadline exceeded, unimplemented is the client's, internal,
-/// unavailable and data loss are the server's, resource exhausted is taken as overload.
-const GRPC_FAILURES: [u16; 6] = [2, 4, 8, 13, 14, 15];
 
 /// Whose fault it was.
 pub(super) fn classify(facts: &Facts) -> Outcome {
@@ -82,9 +78,9 @@ pub(super) fn classify(facts: &Facts) -> Outcome {
 }
 
 fn fault_of_answer(facts: &Facts) -> Fault {
-    match (facts.upstream_status, facts.grpc_status) {
+    match (facts.upstream_status, facts.grpc_failed) {
         (Some(500..=599), _) => Fault::Backend(FailureKind::Status),
-        (_, Some(code)) if GRPC_FAILURES.contains(&code) => Fault::Backend(FailureKind::Grpc),
+        (_, true) => Fault::Backend(FailureKind::Grpc),
         (Some(_), _) => Fault::Served,
         (None, _) => Fault::Proxy,
     }
@@ -147,7 +143,7 @@ mod tests {
 
     fn facts(upstream_status: Option<u16>, error: Option<AttemptError>) -> Facts {
         let sent_status = upstream_status.unwrap_or(0);
-        Facts { refused: false, attempted: true, upstream_status, grpc_status: None, error, sent_status }
+        Facts { refused: false, attempted: true, upstream_status, grpc_failed: false, error, sent_status }
     }
 
     fn error(side: Side, kind: ErrorKind) -> AttemptError {
@@ -162,10 +158,9 @@ mod tests {
         assert_eq!(fault(429), Fault::Served);
         assert_eq!(fault(500), Fault::Backend(FailureKind::Status));
         assert_eq!(fault(599), Fault::Backend(FailureKind::Status));
-        let grpc = |code| classify(&Facts { grpc_status: Some(code), ..facts(Some(200), None) }).fault;
-        assert_eq!(grpc(0), Fault::Served);
-        assert_eq!(grpc(5), Fault::Served);
-        assert_eq!(grpc(14), Fault::Backend(FailureKind::Grpc));
+        let grpc = |status| classify(&Facts { grpc_failed: true, ..facts(Some(status), None) }).fault;
+        assert_eq!(grpc(200), Fault::Backend(FailureKind::Grpc));
+        assert_eq!(grpc(503), Fault::Backend(FailureKind::Status));
     }
 
     #[test]

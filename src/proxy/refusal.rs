@@ -6,20 +6,23 @@ use pingora::http::ResponseHeader;
 use pingora::prelude::Result;
 use pingora::proxy::Session;
 
+use super::grpc;
+
 /// Answers with a status, a sentence and the RFC 9209 error type. Closes the connection when the request's body was not
 /// read, because what follows on it would be the rest of that body.
 pub(super) async fn answer(session: &mut Session, status: u16, error: &'static str, sentence: &str) -> Result<()> {
     let body = Bytes::from(document(status, sentence));
     let mut header = ResponseHeader::build(status, Some(5))?;
     header.insert_header("content-type", "application/problem+json")?;
-    send(session, header, error, body).await
+    send(session, header, error, sentence, body).await
 }
 
-/// Sends such an answer, with what all of them have in common.
+/// Sends such an answer, with what all of them have in common. A gRPC call gets its status and the message alone.
 pub(super) async fn send(
     session: &mut Session,
     mut header: ResponseHeader,
     error: &'static str,
+    message: &str,
     body: Bytes,
 ) -> Result<()> {
     header.insert_header("content-length", body.len().to_string())?;
@@ -31,9 +34,10 @@ pub(super) async fn send(
     if !session.as_mut().is_body_done() {
         session.set_keepalive(None);
     }
-    let head = session.req_header().method == http::Method::HEAD;
-    session.write_response_header(Box::new(header), head).await?;
-    if !head {
+    let bare =
+        grpc::shape(session.req_header(), &mut header, message)? || session.req_header().method == http::Method::HEAD;
+    session.write_response_header(Box::new(header), bare).await?;
+    if !bare {
         session.write_response_body(Some(body), true).await?;
     }
     Ok(())

@@ -5,6 +5,7 @@ mod deprecation;
 mod failures;
 mod forwarding;
 mod front;
+mod grpc;
 mod guard;
 mod harness;
 mod http2;

@@ -96,6 +96,17 @@ fn the_reference_has_every_key() {
     }
 }
 
+/// A value without the places where it and its parts stand.
+fn alone(value: &Value) -> String {
+    match value {
+        Value::List(list) => format!("{:?}", list.iter().map(|node| alone(&node.value)).collect::<Vec<_>>()),
+        Value::Table(entries) => {
+            format!("{:?}", entries.iter().map(|(key, node)| (key, alone(&node.value))).collect::<Vec<_>>())
+        }
+        other => format!("{other:?}"),
+    }
+}
+
 #[test]
 fn the_reference_states_the_defaults_of_the_table() {
     let lines: Vec<_> = REFERENCE.lines().collect();
@@ -112,7 +123,7 @@ fn the_reference_states_the_defaults_of_the_table() {
         let example = value.path.starts_with("tenants.identify") && name == "identify";
         if !example && !lines[value.line - 1].contains("example") {
             let written = root(&format!("x = {default}")).get("x").unwrap().value.clone();
-            assert_eq!(value.value, written, "{} in line {}", value.path, value.line);
+            assert_eq!(alone(&value.value), alone(&written), "{} in line {}", value.path, value.line);
             compared += 1;
         }
     });
