@@ -1,4 +1,5 @@
-//! Deciding allocates nothing: neither without sessions nor when a session's cookie is checked and kept. Stands alone
+//! Deciding allocates nothing: neither without sessions nor when a session's cookie is checked and kept, nor when the
+//! tenant's limits are looked at. Stands alone
 //! because it counts what the whole process allocates.
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use http::{HeaderMap, Method, header};
 use switchback::config;
 use switchback::model::{Author, Change, ChangeRequest, ServiceName, State};
-use switchback::routing::{Context, CookieSigner, Head, Routes, SessionClaims, SessionOwner, Silent, decide};
+use switchback::routing::{Context, CookieSigner, Head, Routes, SessionClaims, SessionOwner, Silent, decide, permit};
 use switchback::telemetry::{SessionResult, Tallies};
 
 struct Counting;
@@ -45,6 +46,7 @@ baseline = "old"
 versions = { old = { endpoints = ["127.0.0.1:1"] }, new = { endpoints = ["127.0.0.1:2"] } }
 [services.plain]
 match = [{ path = "/plain" }]
+limits = { rate = 1000, concurrency = 10, tenants = { acme = { rate = 2000 } } }
 sticky = [{ header = "x-user" }]
 baseline = "old"
 versions = { old = { endpoints = ["127.0.0.1:1"] }, new = { endpoints = ["127.0.0.1:2"] } }
@@ -96,7 +98,9 @@ fn deciding_allocates_nothing() {
         let allocated = (0..20).map(|_| {
             let before = ALLOCATIONS.load(Relaxed);
             let decision = decide(&routes, &head, &mut Silent).unwrap();
+            let permit = permit(&routes, decision.service, Some("acme"), head.address, 1_000_000_000);
             let allocated = ALLOCATIONS.load(Relaxed) - before;
+            assert_eq!(permit.unwrap().is_some(), path == "/plain", "only one of the services has limits");
             assert_eq!((decision.session.map(|s| s.result), decision.version.name.as_str()), (result, version));
             allocated
         });

@@ -4,6 +4,7 @@ use super::formats::{
     COOKIE, ENDPOINT, FILE, GROUP, HEADER, HEADER_VALUE, HOST, HOST_PATTERN, HOST_PORT, LINK, METHOD, NETWORK, PATH,
     ROUTE, SECRET, TARGET, TENANT, TENANT_HOST, TENANT_PATH, TEXT, VERSION, VISIBLE_SECRET,
 };
+use super::keys_limits::LIMITS;
 use super::keys_shadow::SHADOW;
 use super::kinds::{Key, Kind, Table, hours, ms, secs};
 
@@ -145,6 +146,12 @@ pub(super) static SERVICE_TABLE: Table = Table::new(
             Kind::Integer(0, 5),
             "1",
             "How often a request goes to another endpoint of its version when the first took nothing of it.",
+        ),
+        Key::default(
+            "limits",
+            Kind::Table(&LIMITS),
+            "{}",
+            "What each tenant may use of the service; more is answered with 429 and retry-after.",
         ),
         Key::optional("body_limit", Kind::Size(0, 1 << 50), "proxy.limits.body_size", "Largest request body; 0: any."),
         Key::default(

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::tree::Value;
 use super::version::version;
 use super::view::{View, read_text};
-use super::{formats, guard, maintenance, shadow, shape};
+use super::{formats, guard, limits, maintenance, shadow, shape};
 use crate::model::{
     BasisPoints, ChooseSpec, HeaderSpec, KeySource, MatchRule, RescueSpec, RoutePattern, ServiceName, ServiceSpec,
     SessionSpec, Sticky, VersionName, VersionSpec, Weights,
@@ -66,6 +66,7 @@ pub(super) fn service(name: &str, view: &View<'_>) -> Option<ServiceSpec> {
         client_certificate: view.flag("client_certificate").unwrap_or(false),
         skew: view.read_list("skew", formats::path),
         // No limit of its own is none; no limit at all is one that nothing reaches.
+        limits: limits::limits(&view.table("limits")),
         body_limit: view.size("body_limit").map(|n| if n == 0 { u64::MAX } else { n }),
         maintenance: maintenance::maintenance(&view.table("maintenance")),
         grpc_failures: match view.get("grpc_failures") {
@@ -253,6 +254,7 @@ fn headers(view: &View<'_>) -> HeaderSpec {
 pub(super) fn check_all(root: &View<'_>) {
     let identified = !root.table("tenants").list("identify").is_empty();
     let asked = root.table("proxy").tables("tls").iter().any(|listener| listener.get("client_ca").is_some());
+    let groups: Vec<_> = root.table("tenants").entries("groups").iter().map(|(name, _)| name.as_str()).collect();
     let mut claimed: Vec<(MatchRule, &str)> = Vec::new();
     for (name, node) in root.entries("services") {
         let view = View::new(node, root.cx);
@@ -266,6 +268,7 @@ pub(super) fn check_all(root: &View<'_>) {
                 _ => claimed.push((rule, name)),
             }
         }
+        limits::check_groups(&view.table("limits"), &groups);
         if !identified {
             check_without_tenants(&view);
         }

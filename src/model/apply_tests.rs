@@ -82,6 +82,7 @@ fn some_service(name: &str, versions: &[&str], salt: Option<&str>) -> (ServiceNa
         client_certificate: false,
         skew: Vec::new(),
         body_limit: None,
+        limits: crate::model::LimitsSpec::default(),
         shadow: None,
         maintenance: Default::default(),
         grpc_failures: Vec::new(),

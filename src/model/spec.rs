@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::deprecation::Deprecation;
 use super::guard::GuardSpec;
+use super::limits::LimitsSpec;
 use super::maintenance::MaintenanceSpec;
 use super::names::{GroupName, ServiceName, TenantName, VersionName};
 use super::route_pattern::RoutePattern;
@@ -154,6 +155,8 @@ pub struct ServiceSpec {
     pub skew: Vec<String>,
     /// Largest request body in bytes; none: the proxy's limit.
     pub body_limit: Option<u64>,
+    /// What each tenant may use.
+    pub limits: LimitsSpec,
     /// What is copied to a version that users do not see.
     pub shadow: Option<Arc<ShadowSpec>>,
     /// How it answers in maintenance, and who passes.

@@ -4,13 +4,13 @@ use http::HeaderValue;
 use pingora::proxy::Session;
 
 use super::clock::unix_s;
+use super::closed::{Closed, Why};
 use super::context::{Assigned, RequestContext, set_cookie};
 use super::endpoints::is_label;
 use super::front::{Link, Pace};
 use super::gateway::{Gateway, client_ip};
 use super::grpc::Call;
 use super::headers::{self, BadHead, HeadLimits, Origin};
-use super::maintenance::{self, Closed};
 use super::shadow::Sample;
 use crate::routing::{self, Decision, Drawn, Head, Silent};
 use crate::telemetry::{Draw, Start};
@@ -73,9 +73,7 @@ impl Gateway {
             .map_err(|refusal| Refuse { status: refusal.status(), word: refusal.as_str() })?;
         let tenant = decision.tenant.as_deref();
         if let Some(maintenance) = routing::closed(decision.service, tenant, &header.headers, client) {
-            let (service, maintenance) = (decision.service.clone(), maintenance.clone());
-            ctx.closed = Some(Box::new(Closed { service, tenant: tenant.map(str::to_owned), maintenance }));
-            return Err(Refuse { status: 503, word: maintenance::WORD });
+            return Err(turned_away(&decision, Why::Maintenance(maintenance.clone()), ctx));
         }
         // Who has no instance cannot be served, and a name made up by a stranger must not count against the version.
         if decision.version.needs_tenant && !decision.tenant.as_deref().is_some_and(is_label) {
@@ -88,6 +86,9 @@ impl Gateway {
         if ctx.body_limit.is_some_and(|limit| facts.length.is_some_and(|length| length > limit)) {
             return Err(Refuse { status: 413, word: "body_too_large" });
         }
+        // Last, so that what is refused anyway uses up nothing.
+        ctx.permit = routing::permit(&routes, decision.service, tenant, client, ctx.started_us * 1_000)
+            .map_err(|over| turned_away(&decision, Why::OverLimit(over), ctx))?;
         ctx.request_id = headers::given_request_id(&header.headers).or_else(|| Some(headers::fresh_request_id(random)));
         ctx.random = random;
         ctx.call = if facts.stream { Call::of(header) } else { None };
@@ -134,4 +135,13 @@ impl Gateway {
             session,
         });
     }
+}
+
+/// Remembers whose request met a closed door, so that the answer and the access log can say it.
+fn turned_away(decision: &Decision<'_, '_>, why: Why, ctx: &mut RequestContext) -> Refuse {
+    let tenant = decision.tenant.as_deref().map(str::to_owned);
+    let closed = Closed { service: decision.service.clone(), tenant, why };
+    let refuse = closed.refuse();
+    ctx.closed = Some(Box::new(closed));
+    refuse
 }

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
+use super::closed::Closed;
 use super::detour::Detour;
 use super::front::Pace;
 use super::grpc::Call;
 use super::headers::Origin;
-use super::maintenance::Closed;
 use super::outcome::AttemptError;
 use super::shadow::Sample;
-use crate::routing::{InUse, ServiceRoute, VersionRoute};
+use crate::routing::{InUse, Permit, ServiceRoute, VersionRoute};
 use crate::telemetry::Ticket;
 
 /// How many endpoints are remembered as tried.
@@ -68,7 +68,9 @@ pub(super) struct RequestContext {
     pub shadow: Option<Box<Sample>>,
     /// Set when the proxy refused the request: one word.
     pub refused: Option<&'static str>,
-    /// Set when its service or tenant is in maintenance.
+    /// Its place within the limits of its tenant, when there are any. Gives it back when dropped.
+    pub permit: Option<Permit>,
+    /// Set when it met a closed door: maintenance, or the limits of its tenant.
     pub closed: Option<Box<Closed>>,
     /// The request's id, made here or taken over.
     pub request_id: Option<HeaderValue>,

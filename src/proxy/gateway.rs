@@ -410,6 +410,7 @@ impl ProxyHttp for Gateway {
         let header = session.req_header();
         route_stats::count(ctx, &header.method, header.uri.path(), now_us);
         ctx.in_use = None;
+        ctx.permit = None;
         if let (Some(sample), Some(assigned)) = (ctx.shadow.take(), &ctx.assigned)
             && outcome.fault == Fault::Served
         {

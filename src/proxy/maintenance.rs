@@ -1,7 +1,5 @@
 //! What clients get while a service or a tenant is in maintenance: 503, as a page for browsers and as JSON for programs.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, VARY};
@@ -11,58 +9,45 @@ use pingora::proxy::Session;
 use serde_json::json;
 
 use super::refusal;
-use crate::model::Maintenance;
-use crate::routing::ServiceRoute;
+use crate::model::{Maintenance, MaintenanceSpec};
 
 /// The word for metrics and the access log.
 pub(super) const WORD: &str = "maintenance";
 
 const TITLE: &str = "The service is in maintenance";
 
-/// A request that met a closed door.
-pub(super) struct Closed {
-    pub service: Arc<ServiceRoute>,
-    pub tenant: Option<String>,
-    pub maintenance: Maintenance,
+/// Answers a request.
+pub(super) async fn answer(session: &mut Session, spec: &MaintenanceSpec, found: &Maintenance) -> Result<()> {
+    let html = wants_html(&session.req_header().headers);
+    let (kind, body) = match html {
+        true => ("text/html; charset=utf-8", page(spec, found)),
+        false => ("application/problem+json", document(found)),
+    };
+    let mut header = ResponseHeader::build(503, Some(8))?;
+    header.insert_header(CONTENT_TYPE, kind)?;
+    header.insert_header(RETRY_AFTER, found.retry_after_s.to_string())?;
+    header.insert_header(VARY, "accept")?;
+    let message = if found.message.is_empty() { TITLE } else { &found.message };
+    refusal::send(session, header, "http_request_denied", message, Bytes::from(body)).await
 }
 
-impl Closed {
-    /// Answers the request.
-    pub async fn answer(&self, session: &mut Session) -> Result<()> {
-        let html = wants_html(&session.req_header().headers);
-        let (kind, body) = match html {
-            true => ("text/html; charset=utf-8", self.page()),
-            false => ("application/problem+json", self.document()),
-        };
-        let mut header = ResponseHeader::build(503, Some(8))?;
-        header.insert_header(CONTENT_TYPE, kind)?;
-        header.insert_header(RETRY_AFTER, self.maintenance.retry_after_s.to_string())?;
-        header.insert_header(VARY, "accept")?;
-        let message = &self.maintenance.message;
-        let message = if message.is_empty() { TITLE } else { message };
-        refusal::send(session, header, "http_request_denied", message, Bytes::from(body)).await
+fn document(found: &Maintenance) -> String {
+    let Maintenance { message, retry_after_s, .. } = found;
+    let mut document = json!({
+        "type": "urn:switchback:maintenance", "title": TITLE, "status": 503, "retry_after": retry_after_s,
+    });
+    if !message.is_empty() {
+        document["detail"] = json!(message);
     }
+    format!("{document}\n")
+}
 
-    fn document(&self) -> String {
-        let Maintenance { message, retry_after_s, .. } = &self.maintenance;
-        let mut document = json!({
-            "type": "urn:switchback:maintenance", "title": TITLE, "status": 503, "retry_after": retry_after_s,
-        });
-        if !message.is_empty() {
-            document["detail"] = json!(message);
-        }
-        format!("{document}\n")
-    }
-
-    fn page(&self) -> String {
-        let Maintenance { message, retry_after_s, .. } = &self.maintenance;
-        match &self.service.spec.maintenance.page {
-            // The number first: a message that has the other mark in it must stay as it is.
-            Some(page) => {
-                page.replace("{retry_after}", &retry_after_s.to_string()).replace("{message}", &escaped(message))
-            }
-            None => plain_page(message, *retry_after_s),
-        }
+fn page(spec: &MaintenanceSpec, found: &Maintenance) -> String {
+    let Maintenance { message, retry_after_s, .. } = found;
+    match &spec.page {
+        // The number first: a message that has the other mark in it must stay as it is.
+        Some(page) => page.replace("{retry_after}", &retry_after_s.to_string()).replace("{message}", &escaped(message)),
+        None => plain_page(message, *retry_after_s),
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod admit;
 mod clock;
+mod closed;
 mod context;
 mod detour;
 mod endpoints;

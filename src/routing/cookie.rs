@@ -44,6 +44,12 @@ impl CookieSigner {
         Self { keys: secrets.into_iter().map(|s| hmac::Key::new(hmac::HMAC_SHA256, s)).collect() }
     }
 
+    /// A number that follows from the first key and that nobody outside can know.
+    pub fn seed(&self, purpose: &str) -> u64 {
+        let tag = self.keys.first().map(|key| sign(key, "seed", purpose, &[]));
+        tag.and_then(|tag| tag.as_ref().first_chunk().copied()).map_or(0, u64::from_le_bytes)
+    }
+
     /// The keys, the one that signs first.
     pub(super) fn keys(&self) -> &[hmac::Key] {
         &self.keys

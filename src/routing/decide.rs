@@ -299,7 +299,7 @@ fn find_key<'r, 'h>(
 }
 
 /// IPv6 clients own a /64 and change addresses within it, so only the network part is the key.
-fn address_key(address: IpAddr) -> [u8; 16] {
+pub(super) fn address_key(address: IpAddr) -> [u8; 16] {
     match address.to_canonical() {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => {

@@ -12,6 +12,7 @@ mod explain;
 #[cfg(test)]
 #[path = "fixture_tests.rs"]
 mod fixture;
+mod limiter;
 mod maintenance;
 mod matching;
 mod route_name;
@@ -29,6 +30,7 @@ pub use decide::{Decision, Drawn, Head, Refusal, Silent, SplitOwner, Trace, deci
 pub use deprecation::DeprecationHeaders;
 pub use endpoints::{Endpoint, EndpointSet, InUse};
 pub use explain::{Explanation, Step, explain};
+pub use limiter::{Limiter, OverLimit, Permit, permit};
 pub use maintenance::{X_BYPASS, closed};
 pub use matching::{has_prefix, rewrite};
 pub use route_name::RouteName;

@@ -12,6 +12,7 @@ use super::budget::RescueBudget;
 use super::cookie::CookieSigner;
 use super::deprecation::DeprecationHeaders;
 use super::endpoints::EndpointSet;
+use super::limiter::Limiter;
 use super::matching::Matcher;
 use super::route_patterns::RoutePatterns;
 use super::shadow::ShadowRoute;
@@ -60,6 +61,8 @@ pub struct ServiceRoute {
     pub signer: Arc<CookieSigner>,
     /// How many failed requests its baseline may still take over.
     pub budget: Arc<RescueBudget>,
+    /// What its tenants use; none: nobody is limited.
+    pub limiter: Option<Arc<Limiter>>,
     /// The routes that the operator names; none: requests are not counted by route.
     pub route_patterns: Option<Arc<RoutePatterns>>,
 }
@@ -252,6 +255,7 @@ impl ServiceRoute {
             shadow: None,
             signer: context.signer.clone(),
             budget: before.map(|b| b.budget.clone()).unwrap_or_default(),
+            limiter: limiter(spec, context, before),
             route_patterns,
         };
         route.baseline = baseline.ok_or_else(|| route.missing("the baseline", &live.baseline))?;
@@ -328,6 +332,15 @@ impl ServiceRoute {
     pub fn baseline(&self) -> &Arc<VersionRoute> {
         &self.versions[self.baseline]
     }
+}
+
+/// What tenants have used counts on when limits change.
+fn limiter(spec: &ServiceSpec, context: &Context, before: Option<&ServiceRoute>) -> Option<Arc<Limiter>> {
+    if spec.limits.is_empty() {
+        return None;
+    }
+    let fresh = || Arc::new(Limiter::new(context.signer.seed(spec.name.as_str())));
+    Some(before.and_then(|b| b.limiter.clone()).unwrap_or_else(fresh))
 }
 
 impl VersionRoute {

@@ -11,6 +11,7 @@ mod harness;
 mod http2;
 mod kill_switch;
 mod lifecycle;
+mod limits;
 mod maintenance;
 mod rescue;
 mod routes;

@@ -1,5 +1,6 @@
 //! Tests of the whole room: texts in, settings or mistakes out.
 
+mod limits;
 mod loading;
 mod maintenance;
 mod mistakes;
