@@ -136,7 +136,8 @@ impl House {
         state = State::from_documents(tenants + 2, &documents).expect("its own documents");
         drop(documents);
         let signer = CookieSigner::new([b"a secret of the cookies".as_slice()]);
-        let context = Context { tallies: Arc::new(Tallies::new(1_000)), signer: Arc::new(signer) };
+        let context =
+            Context { tallies: Arc::new(Tallies::new(1_000)), signer: Arc::new(signer), reach: Arc::default() };
         let routes = Routes::compile(&structure, &state, &context, None).expect("it compiles");
         Self { tenants, service, structure, state, context, routes }
     }

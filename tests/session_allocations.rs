@@ -67,7 +67,7 @@ fn routes(signer: &Arc<CookieSigner>) -> Routes {
         };
         state = state.apply(&structure, &request, 1, 0).unwrap().state;
     }
-    let context = Context { tallies: Arc::new(Tallies::new(10)), signer: signer.clone() };
+    let context = Context { tallies: Arc::new(Tallies::new(10)), signer: signer.clone(), reach: Arc::default() };
     Routes::compile(&structure, &state, &context, None).unwrap()
 }
 

@@ -86,7 +86,7 @@ pub(super) struct BaselineBody {
 #[expect(dead_code, reason = "describes the body; the configuration room reads it, so that file and API agree")]
 pub(super) struct VersionBody {
     /// Addresses `host:port`; the host may contain `{tenant}`. At least one.
-    #[schema(example = json!(["127.0.0.1:7101"]))]
+    #[schema(example = json!(["10.0.0.1:7101"]))]
     endpoints: Vec<String>,
     /// Active checks: `path`, `interval`, `timeout`, `healthy_after`, `unhealthy_after`.
     health: Option<BTreeMap<String, serde_json::Value>>,

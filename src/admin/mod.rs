@@ -26,6 +26,7 @@ mod openapi;
 mod parameters;
 mod precondition;
 mod problem;
+mod reach;
 mod routes;
 mod serve;
 mod services;

@@ -10,6 +10,7 @@ use super::asked::{Asked, ReceiptAnswer};
 use super::bodies::{DisableBody, VersionBody};
 use super::body::{Body, MaybeBody};
 use super::problem::Problem;
+use super::reach;
 use crate::config::version_from_json;
 use crate::model::{Change, EndpointSpec, VersionSpec};
 use crate::proxy::check_version;
@@ -38,6 +39,7 @@ pub(super) async fn put_version(asked: Asked, Body(body): Body<Value>) -> Result
         return Err(Problem::invalid("endpoints", message));
     }
     let settings = asked.found.view.settings.clone();
+    reach::check(&settings.admin, &spec).await?;
     let looked_at = tokio::task::spawn_blocking(move || check_version(&settings, &spec).map(|()| spec)).await;
     let spec = match looked_at {
         Ok(Ok(spec)) => spec,

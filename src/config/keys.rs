@@ -219,6 +219,12 @@ static ADMIN: Table = Table::new(
             "Further values of the host header. Allowed anyway: the address itself, localhost, 127.0.0.1 and [::1].",
         ),
         Key::default("body_size", Kind::Size(1 << 10, 1 << 30), "\"1MiB\"", "Largest body of a request."),
+        Key::default(
+            "endpoint_networks",
+            Kind::List(&Kind::Text(&NETWORK), 0),
+            "[]",
+            "Networks in which endpoints of registered versions may lie, though loopback, link-local and special addresses are refused.",
+        ),
     ],
 );
 

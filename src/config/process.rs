@@ -93,6 +93,7 @@ pub(super) fn admin(view: &View<'_>) -> AdminSettings {
         tokens: view.tables("tokens").iter().filter_map(token).collect(),
         allowed_hosts: view.read_list("allowed_hosts", formats::host_port),
         body_size: view.size("body_size").unwrap_or(without.body_size),
+        endpoint_networks: view.read_list("endpoint_networks", formats::network),
     };
     distinct_tokens(view);
     let open = settings.listen.filter(|address| !address.ip().to_canonical().is_loopback());

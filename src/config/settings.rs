@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::model::Structure;
+use crate::model::{Reach, Structure};
 
 /// Everything that a configuration file says.
 #[derive(Debug, Clone, PartialEq)]
@@ -204,6 +204,15 @@ pub struct AdminSettings {
     pub allowed_hosts: Vec<String>,
     /// Largest body of a request in bytes, 1 KiB to 1 GiB.
     pub body_size: u64,
+    /// Networks in which endpoints of registered versions may lie besides those that are open anyway.
+    pub endpoint_networks: Vec<ipnet::IpNet>,
+}
+
+impl AdminSettings {
+    /// Where endpoints of registered versions may lie.
+    pub fn reach(&self) -> Reach {
+        Reach::new(self.endpoint_networks.clone())
+    }
 }
 
 impl Default for AdminSettings {
@@ -213,6 +222,7 @@ impl Default for AdminSettings {
             tokens: Vec::new(),
             allowed_hosts: Vec::new(),
             body_size: 1 << 20,
+            endpoint_networks: Vec::new(),
         }
     }
 }

@@ -61,7 +61,8 @@ pub async fn start(parts: Parts) -> Result<Started, StartError> {
         begin_services(&settings, &*store, &mut state, &mut next_event).await?;
         keep_secret(&settings, &*store, &mut state, &mut secrets, fresh_secret).await?;
     }
-    let context = Context { tallies, signer: Arc::new(signer(&settings, &secrets)) };
+    let context =
+        Context { tallies, signer: Arc::new(signer(&settings, &secrets)), reach: Arc::new(settings.admin.reach()) };
     let routes = Arc::new(Routes::compile(&settings.structure, &state, &context, None)?);
     for (name, live) in &state.services {
         metrics.set_split(name, &live.weights_in_effect(&live.split));

@@ -254,7 +254,11 @@ impl Writer {
     async fn reload(&mut self, settings: Settings) -> Result<ReloadReport, SubmitError> {
         let view = self.view.load_full();
         let (changed, needs_restart) = differences(&view.settings, &settings);
-        let context = Context { signer: Arc::new(signer(&settings, &self.secrets)), ..self.context.clone() };
+        let context = Context {
+            signer: Arc::new(signer(&settings, &self.secrets)),
+            reach: Arc::new(settings.admin.reach()),
+            ..self.context.clone()
+        };
         let mut state = view.state.clone();
         let mut commits = Vec::new();
         for name in settings.structure.services.keys().filter(|n| view.state.service(n.as_str()).is_none()) {

@@ -16,7 +16,7 @@ use super::health::Checker;
 use super::resolve::resolve;
 use super::tls::{self, Identities, Identity};
 use crate::config::Settings;
-use crate::model::{EndpointSpec, VersionSpec};
+use crate::model::{EndpointSpec, OutOfReach, VersionSpec};
 use crate::routing::{EndpointSet, Routes, VersionRoute};
 use crate::telemetry::Metrics;
 
@@ -123,11 +123,12 @@ impl EndpointKeeper {
         let now_ms = self.clock.now_ms();
         if let Some(own) = self.own.pin().get(&key)
             && Arc::ptr_eq(&own.spec, &version.spec)
+            && own.set.reach() == version.endpoints.reach()
         {
             own.used_ms.store(now_ms, Relaxed);
             return own.set.clone();
         }
-        let set = Arc::new(EndpointSet::default());
+        let set = Arc::new(EndpointSet::within(version.endpoints.reach().cloned()));
         refresh(&version.spec, &set, Some(tenant)).await;
         // A name that does not resolve is not remembered: strangers could fill the table with made-up tenants.
         if set.available(now_ms).1 > 0 && self.own.len() < TENANTS_MAX {
@@ -159,6 +160,13 @@ impl Drop for Task {
 
 fn start(keeper: &Arc<EndpointKeeper>, version: &Arc<VersionRoute>) -> Vec<Task> {
     let mut tasks = Vec::new();
+    if let Some(reach) = version.endpoints.reach() {
+        let fixed = version.spec.endpoints.iter().filter_map(|e| match e {
+            EndpointSpec::Address(address) => reach.check(address.ip()).err().map(|out| (e.to_string(), out)),
+            EndpointSpec::Name { .. } | EndpointSpec::PerTenant { .. } => None,
+        });
+        tell(fixed);
+    }
     if version.spec.endpoints.iter().any(|e| matches!(e, EndpointSpec::Name { .. })) {
         let (spec, set) = (version.spec.clone(), version.endpoints.clone());
         tasks.push(Task(tokio::spawn(async move {
@@ -210,8 +218,14 @@ async fn refresh(spec: &VersionSpec, set: &EndpointSet, tenant: Option<&str>) ->
             }
         }
     }
-    set.update(addresses);
+    tell(set.update(addresses));
     good
+}
+
+fn tell(refused: impl IntoIterator<Item = (String, OutOfReach)>) {
+    for (name, out) in refused {
+        tracing::warn!(%name, %out, "the endpoint is not used: admin.endpoint_networks does not list it");
+    }
 }
 
 /// Only a tenant that is a single DNS label may become part of a host name; anything else could name another host.

@@ -29,5 +29,6 @@ mod upstream;
 
 pub use clock::Clock;
 pub use endpoints::EndpointKeeper;
+pub use resolve::resolve;
 pub use server::{ProxyHandle, ProxyParts, StartProxyError, start};
 pub use tls::{TlsError, bad_files, check_version};

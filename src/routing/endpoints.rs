@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 
-use crate::model::EndpointSpec;
+use crate::model::{EndpointSpec, OutOfReach, Reach};
 
 /// How many failures to connect in a row take an endpoint out.
 const EJECT_AFTER: u32 = 3;
@@ -140,29 +140,49 @@ impl Drop for InUse {
 #[derive(Debug, Default)]
 pub struct EndpointSet {
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
+    /// Where they may lie; none: anywhere.
+    reach: Option<Arc<Reach>>,
 }
 
 impl EndpointSet {
+    /// A set without endpoints. Those out of `reach` never become part of it, whoever finds them.
+    pub fn within(reach: Option<Arc<Reach>>) -> Self {
+        Self { reach, ..Self::default() }
+    }
+
     /// The endpoints that need no look-up. Names join when they are resolved.
-    pub fn new(specs: &[EndpointSpec]) -> Self {
-        let set = Self::default();
+    pub fn new(specs: &[EndpointSpec], reach: Option<Arc<Reach>>) -> Self {
+        let set = Self::within(reach);
         let fixed = specs.iter().filter_map(|spec| match spec {
             EndpointSpec::Address(address) => Some((*address, spec.to_string())),
             EndpointSpec::Name { .. } | EndpointSpec::PerTenant { .. } => None,
         });
-        set.update(fixed);
+        let _told_when_it_is_looked_up = set.update(fixed);
         set
     }
 
-    /// Takes over the addresses of now; those that were there before keep their health and load.
-    pub fn update(&self, addresses: impl IntoIterator<Item = (SocketAddr, String)>) {
+    /// Where they may lie; none: anywhere.
+    pub fn reach(&self) -> Option<&Arc<Reach>> {
+        self.reach.as_ref()
+    }
+
+    /// Takes over the addresses of now; those that were there before keep their health and load. Gives those that are out
+    /// of reach, with their names.
+    #[must_use]
+    pub fn update(&self, addresses: impl IntoIterator<Item = (SocketAddr, String)>) -> Vec<(String, OutOfReach)> {
         let before = self.endpoints.load();
-        let now = addresses.into_iter().map(|(address, name)| {
+        let mut refused = Vec::new();
+        let mut now = Vec::new();
+        for (address, name) in addresses {
+            if let Some(Err(out)) = self.reach.as_ref().map(|reach| reach.check(address.ip())) {
+                refused.push((name, out));
+                continue;
+            }
             let known = before.iter().find(|e| e.address == address && *e.name == *name);
-            known.cloned().unwrap_or_else(|| Arc::new(Endpoint::new(address, &name)))
-        });
-        let now: Vec<_> = now.collect();
+            now.push(known.cloned().unwrap_or_else(|| Arc::new(Endpoint::new(address, &name))));
+        }
         self.endpoints.store(Arc::new(now));
+        refused
     }
 
     /// All endpoints.
@@ -212,7 +232,8 @@ mod tests {
 
     fn set(n: u16) -> EndpointSet {
         let set = EndpointSet::default();
-        set.update((0..n).map(|i| (SocketAddr::from(([127, 0, 0, 1], 7000 + i)), format!("127.0.0.1:{}", 7000 + i))));
+        let _all_in = set
+            .update((0..n).map(|i| (SocketAddr::from(([127, 0, 0, 1], 7000 + i)), format!("127.0.0.1:{}", 7000 + i))));
         set
     }
 
@@ -254,6 +275,17 @@ mod tests {
             numbers(3).take(10_000).filter(|r| set.pick(*r, 0, |_| false).unwrap().address.port() == 7000).count();
         assert_eq!(hits, 0, "two distinct endpoints are compared, so the busiest of four is never the lesser");
         drop(slow);
+    }
+
+    /// A name that was fine when it was registered and leads to the metadata address a moment later.
+    #[test]
+    fn a_name_that_turns_elsewhere_leaves_the_set() {
+        let set = EndpointSet::within(Some(Arc::default()));
+        let of = |address: [u8; 4]| [(SocketAddr::from((address, 80)), "api.example:80".to_owned())];
+        assert_eq!((set.update(of([10, 0, 0, 1])).len(), set.all().len()), (0, 1));
+        let refused = set.update(of([169, 254, 169, 254]));
+        assert_eq!((refused.len(), set.all().len()), (1, 0), "{refused:?}");
+        assert!(set.pick(0, 0, |_| false).is_none());
     }
 
     #[test]
@@ -312,7 +344,7 @@ mod tests {
         fn an_update_keeps_what_stays(n in 1u16..8, m in 1u16..8) {
             let set = set(n);
             let held = InUse::new(set.all()[0].clone());
-            set.update((0..m).map(|i| (SocketAddr::from(([127, 0, 0, 1], 7000 + i)), format!("127.0.0.1:{}", 7000 + i))));
+            let _all_in = set.update((0..m).map(|i| (SocketAddr::from(([127, 0, 0, 1], 7000 + i)), format!("127.0.0.1:{}", 7000 + i))));
             prop_assert_eq!(set.all().len(), usize::from(m));
             prop_assert_eq!(set.all()[0].in_flight(), 1);
             drop(held);

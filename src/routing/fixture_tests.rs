@@ -103,7 +103,7 @@ pub fn rollback(scope: Scope, canary: &str) -> Change {
 /// What compiling needs. Each call makes one as another process would.
 pub fn context() -> Context {
     let signer = CookieSigner::new([b"a secret of the cookies".as_slice()]);
-    Context { tallies: Arc::new(Tallies::new(100)), signer: Arc::new(signer) }
+    Context { tallies: Arc::new(Tallies::new(100)), signer: Arc::new(signer), reach: Arc::default() }
 }
 
 pub fn structure(text: &str) -> Structure {

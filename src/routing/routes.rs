@@ -18,7 +18,7 @@ use super::route_patterns::RoutePatterns;
 use super::shadow::ShadowRoute;
 use super::tenant::{Identifier, TokenKeyError};
 use crate::model::{
-    EndpointSpec, GroupName, Pin, ServiceName, ServiceSpec, ServiceState, Split, State, Structure, TenantMap,
+    EndpointSpec, GroupName, Pin, Reach, ServiceName, ServiceSpec, ServiceState, Split, State, Structure, TenantMap,
     TenantName, VersionName, VersionSpec,
 };
 use crate::telemetry::{ServiceTally, Tallies};
@@ -95,6 +95,8 @@ pub struct Context {
     pub tallies: Arc<Tallies>,
     /// Signs cookies.
     pub signer: Arc<CookieSigner>,
+    /// Where endpoints of registered versions may lie.
+    pub reach: Arc<Reach>,
 }
 
 /// Why a state does not compile.
@@ -232,8 +234,11 @@ impl ServiceRoute {
         let versions: Vec<_> = specs
             .into_iter()
             .map(|(name, version)| {
-                let old = before.and_then(|b| b.version(name.as_str())).filter(|v| v.spec == *version);
-                old.cloned().unwrap_or_else(|| Arc::new(VersionRoute::new(&spec.name, name, version)))
+                // What the file says is the operator's own word.
+                let reach = (!spec.versions.contains_key(name)).then_some(&context.reach);
+                let same = |v: &&Arc<VersionRoute>| v.spec == *version && v.endpoints.reach() == reach;
+                let old = before.and_then(|b| b.version(name.as_str())).filter(same);
+                old.cloned().unwrap_or_else(|| Arc::new(VersionRoute::new(&spec.name, name, version, reach)))
             })
             .collect();
         let mut paths: Vec<_> =
@@ -344,7 +349,7 @@ fn limiter(spec: &ServiceSpec, context: &Context, before: Option<&ServiceRoute>)
 }
 
 impl VersionRoute {
-    fn new(service: &ServiceName, name: &VersionName, spec: &Arc<VersionSpec>) -> Self {
+    fn new(service: &ServiceName, name: &VersionName, spec: &Arc<VersionSpec>, reach: Option<&Arc<Reach>>) -> Self {
         // Everything that decides whether a pooled connection may be used again: who it is for and how it was made.
         let of_tenant = |e: &EndpointSpec| matches!(e, EndpointSpec::PerTenant { .. });
         let identity = format!("{service}\0{name}\0{:?}\0{}\0{:?}", spec.tls, spec.http2, spec.host);
@@ -352,7 +357,7 @@ impl VersionRoute {
             name: name.clone(),
             header: HeaderValue::from_str(name.as_str()).unwrap_or(HeaderValue::from_static("unknown")),
             spec: spec.clone(),
-            endpoints: Arc::new(EndpointSet::new(&spec.endpoints)),
+            endpoints: Arc::new(EndpointSet::new(&spec.endpoints, reach.cloned())),
             per_tenant: spec.endpoints.iter().any(of_tenant),
             needs_tenant: spec.endpoints.iter().all(of_tenant),
             deprecation: spec.deprecated.as_ref().and_then(DeprecationHeaders::new).map(Box::new),

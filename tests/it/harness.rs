@@ -252,7 +252,8 @@ fn complete(text: &str) -> String {
         text.push_str("\n[proxy]\nlisten = [\"127.0.0.1:0\"]\nthreads = 2\n");
     }
     if !text.contains("[admin]") {
-        text.push_str("\n[admin]\nlisten = \"127.0.0.1:0\"\n");
+        // Backends of tests are on this machine, which versions that are registered may not use otherwise.
+        text.push_str("\n[admin]\nlisten = \"127.0.0.1:0\"\nendpoint_networks = [\"127.0.0.0/8\"]\n");
     }
     if !text.contains("[store]") {
         text.push_str("\n[store]\npath = \"switchback.db\"\n");

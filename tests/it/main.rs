@@ -2,6 +2,7 @@
 
 mod api;
 mod deprecation;
+mod endpoint_networks;
 mod failures;
 mod forwarding;
 mod front;

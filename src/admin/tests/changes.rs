@@ -195,14 +195,14 @@ async fn versions_come_and_go() {
     let api = Api::new().await;
     let path = "/v1/services/accounting/versions/3.0.0";
     let body =
-        json!({ "endpoints": ["127.0.0.1:7301"], "timeouts": { "connect": "250ms" }, "health": { "path": "/up" } });
+        json!({ "endpoints": ["10.0.0.1:7301"], "timeouts": { "connect": "250ms" }, "health": { "path": "/up" } });
     let answer = api.put(path, body).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(answer.body["after"]["timeouts"]["connect"], "250ms", "as in the file");
     let versions = api.get("/v1/services/accounting").await.body["versions"].clone();
     assert_eq!((versions[2]["source"].as_str(), versions[2]["role"].as_str()), (Some("api"), Some("idle")));
     assert_eq!(versions[2]["spec"], answer.body["after"]);
-    let again = api.put(path, json!({ "endpoints": ["127.0.0.1:7302"] })).await;
+    let again = api.put(path, json!({ "endpoints": ["10.0.0.1:7302"] })).await;
     assert_eq!(again.body["before"], answer.body["after"]);
     api.put("/v1/services/accounting/split", json!({ "weights": { "1.0.0": 95, "3.0.0": 5 } })).await;
     let used = api.delete(path).await;

@@ -7,6 +7,7 @@ mod description;
 mod hostile;
 mod keys;
 mod operations;
+mod reach;
 mod reading;
 mod schema;
 mod socket;
@@ -208,7 +209,7 @@ fn body_for(path: &str) -> Value {
         p if p.ends_with("/baseline") => json!({ "version": "2.0.0" }),
         p if p.ends_with("/maintenance") => json!({ "message": "moving", "retry_after": "5m" }),
         p if p.ends_with("/disabled") => json!({ "reason": "a test" }),
-        p if p.contains("/versions/") => json!({ "endpoints": ["127.0.0.1:7301"] }),
+        p if p.contains("/versions/") => json!({ "endpoints": ["10.0.0.1:7301"] }),
         _ => json!({}),
     }
 }

@@ -201,6 +201,7 @@ fn configuration(folder: &Folder, old: &Backend, new: &Backend) -> String {
 listen = ["127.0.0.1:0"]
 [admin]
 listen = "127.0.0.1:0"
+endpoint_networks = ["127.0.0.0/8"]
 [store]
 path = "{store}"
 [services.{SERVICE}]
