@@ -1,12 +1,17 @@
 //! Requests through the whole proxy, beside Pingora built into the same binary: CPU per request, requests per second, p50
 //! and p99. `bare` is Pingora alone; `dressed` is Pingora with the deadlines that an edge needs and the headers that
-//! backends are owed, but without split, metrics and guard: the difference to it is what those three cost. Rounds alternate between the contenders and ratios are taken per round, so that a machine whose
-//! speed drifts does not decide the outcome.
+//! backends are owed, but without split, metrics and guard: the difference to it is what those three cost. Rounds
+//! alternate between the contenders and ratios are taken per round, so that a machine whose speed drifts does not decide
+//! the outcome.
 //!
 //! `cargo bench --bench through [-- ROUNDS SECONDS]`. Each contender is a process of its own with one proxy thread.
+//!
+//! `cargo bench --bench through -- instructions [REQUESTS]` needs valgrind and counts the instructions of a request in
+//! place of time: the same on a busy machine. What the kernel does is not in them.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -34,6 +39,7 @@ fn main() {
         Ok("bare") => pingora_alone(Bare(backend_address())),
         Ok("dressed") => pingora_alone(Dressed(backend_address())),
         Ok("switchback") => switchback(),
+        _ if std::env::args().any(|a| a == "instructions") => instructions(),
         _ => compare(),
     }
 }
@@ -46,9 +52,12 @@ struct Contender {
 }
 
 impl Contender {
-    fn start(name: &'static str, folder: &std::path::Path, backend: Option<SocketAddr>) -> Self {
-        let mut command = Command::new(std::env::current_exe().expect("this binary"));
-        command.env(ROLE, name).env("FOLDER", folder).stdout(Stdio::piped());
+    fn start(name: &'static str, folder: &Path, backend: Option<SocketAddr>) -> Self {
+        Self::run(name, Command::new(std::env::current_exe().expect("this binary")), folder, backend)
+    }
+
+    fn run(name: &'static str, mut command: Command, folder: &Path, backend: Option<SocketAddr>) -> Self {
+        command.env(ROLE, name).env("FOLDER", folder).stdin(Stdio::piped()).stdout(Stdio::piped());
         if let Some(backend) = backend {
             command.env("BACKEND", backend.to_string());
         }
@@ -74,6 +83,49 @@ impl Drop for Contender {
         let _gone = self.child.kill();
         let _reaped = self.child.wait();
     }
+}
+
+/// Counts with callgrind, in the thread that handles requests: the guard's tick, which others do, goes by time.
+fn instructions() {
+    let requests = std::env::args().find_map(|a| a.parse().ok()).unwrap_or(1_000);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let backend = Contender::start("backend", folder.path(), None);
+    println!("| proxy | instructions/request | beside bare | beside dressed |\n|---|---|---|---|");
+    let mut all = Vec::new();
+    for name in ["bare", "dressed", "switchback"] {
+        // What is left between two runs is what the further requests took.
+        let [few, many] = [requests, 3 * requests].map(|n| counted(name, n, folder.path(), backend.address));
+        let most = few.iter().zip(&many).map(|(few, many)| many.saturating_sub(*few)).max().unwrap_or(0);
+        all.push(most as f64 / (2 * requests) as f64);
+        let beside = |i: usize| all.get(i).map_or("".to_owned(), |other| format!("{:.3}", all[all.len() - 1] / other));
+        println!("| {name} | {:.0} | {} | {} |", all[all.len() - 1], beside(0), beside(1));
+    }
+}
+
+/// The instructions of each thread of a contender that lives for so many requests.
+fn counted(name: &'static str, requests: u64, folder: &Path, backend: SocketAddr) -> Vec<u64> {
+    let out = std::env::var_os("KEEP").map_or(folder.to_owned(), PathBuf::from).join(format!("{name}.{requests}"));
+    let mut valgrind = Command::new("valgrind");
+    valgrind.args(["--tool=callgrind", "--separate-threads=yes", "--quiet"]);
+    valgrind.arg(format!("--callgrind-out-file={}", out.display())).arg(std::env::current_exe().expect("this binary"));
+    let mut contender = Contender::run(name, valgrind, folder, Some(backend));
+    let mut stream = TcpStream::connect(contender.address).expect("the proxy listens");
+    let mut buffer = [0; 16 << 10];
+    for user in 0..requests {
+        let request = format!("GET /bench HTTP/1.1\r\nhost: bench.local\r\nx-user: user-{user}\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("the proxy reads");
+        let mut have = 0;
+        while !buffer[..have].ends_with(&[b'x'; BODY]) {
+            let n = stream.read(&mut buffer[have..]).expect("the proxy answers");
+            assert!(n > 0, "{name} closed the connection");
+            have += n;
+        }
+    }
+    drop(contender.child.stdin.take());
+    assert!(contender.child.wait().expect("it ends").success());
+    let of_thread = |thread: u32| std::fs::read_to_string(format!("{}-{thread:02}", out.display())).ok();
+    let total = |text: String| text.lines().find_map(|l| l.strip_prefix("totals: ")?.parse().ok()).unwrap_or(0);
+    (1..).map_while(of_thread).map(total).collect()
 }
 
 /// What one round of one contender came to.
@@ -212,6 +264,13 @@ fn say(address: SocketAddr) {
     std::io::stdout().flush().expect("a parent that listens");
 }
 
+/// Ends as soon as the parent closes its end of the pipe.
+fn say_and_stay(address: SocketAddr) -> ! {
+    say(address);
+    let _closed = std::io::stdin().read(&mut [0]);
+    std::process::exit(0);
+}
+
 /// A backend that only answers: one thread per connection, no parsing beyond the end of the head.
 fn backend() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -321,13 +380,12 @@ where
     while TcpStream::connect(address).is_err() {
         std::thread::yield_now();
     }
-    say(address);
-    std::thread::park();
+    say_and_stay(address);
 }
 
 /// The product as its users would run it: a 90/10 split by header, guard and metrics on.
 fn switchback() {
-    let folder = std::path::PathBuf::from(std::env::var_os("FOLDER").expect("FOLDER"));
+    let folder = PathBuf::from(std::env::var_os("FOLDER").expect("FOLDER"));
     let backend = backend_address();
     let text = format!(
         "[proxy]\nlisten = [\"127.0.0.1:0\"]\nthreads = 1\n[admin]\nlisten = \"127.0.0.1:0\"\n[store]\npath = \"bench.db\"\n\
@@ -339,6 +397,5 @@ fn switchback() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let app = runtime.block_on(App::start(settings)).unwrap_or_else(|e| panic!("{e}"));
-    say(app.listen[0]);
-    std::thread::park();
+    say_and_stay(app.listen[0]);
 }
