@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
+use super::client_side::Behind;
 use super::closed::Closed;
 use super::detour::Detour;
 use super::front::Pace;
@@ -66,6 +67,8 @@ pub(super) struct RequestContext {
     pub uploading: bool,
     /// Remembered for the shadow, when the request is one to copy.
     pub shadow: Option<Box<Sample>>,
+    /// The client's own side, while another stands before it.
+    pub behind: Option<Behind>,
     /// Set when the proxy refused the request: one word.
     pub refused: Option<&'static str>,
     /// Its place within the limits of its tenant, when there are any. Gives it back when dropped.

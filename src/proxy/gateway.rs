@@ -16,6 +16,7 @@ use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 
 use super::admit::Refuse;
+use super::client_side;
 use super::clock::{Clock, unix_ms};
 use super::context::RequestContext;
 use super::detour;
@@ -112,6 +113,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
+        client_side::restore(session, ctx);
         let Some(assigned) = &ctx.assigned else {
             return Error::e_explain(ErrorType::InternalError, "no version was decided");
         };
@@ -158,6 +160,7 @@ impl ProxyHttp for Gateway {
         request: &mut RequestHeader,
         ctx: &mut RequestContext,
     ) -> Result<()> {
+        client_side::expect_websocket(session, ctx);
         let Some(assigned) = &ctx.assigned else { return Ok(()) };
         let Some(origin) = ctx.origin else { return Ok(()) };
         let host = headers::host_value(session.req_header());
@@ -303,6 +306,7 @@ impl ProxyHttp for Gateway {
         for cookie in assigned.cookie.iter().chain(&assigned.session) {
             response.append_header(http::header::SET_COOKIE, cookie.clone())?;
         }
+        client_side::restore(session, ctx);
         Ok(())
     }
 
@@ -357,6 +361,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestContext) -> FailToProxy {
+        client_side::restore(session, ctx);
         let body_done = session.as_mut().is_body_done();
         let now = AttemptError { side: side_of(error), kind: kind_of(error), reused: false, body_done };
         let attempt = match ctx.error {
@@ -393,6 +398,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestContext) {
+        client_side::restore(session, ctx);
         let sent = session.response_written().map_or(0, |r| r.status.as_u16());
         let failed = error.and_then(|e| {
             let now = AttemptError { side: side_of(e), kind: kind_of(e), reused: false, body_done: true };

@@ -4,6 +4,7 @@
 //! published routes and adds to the tallies. If everything else is broken, traffic flows on.
 
 mod admit;
+mod client_side;
 mod clock;
 mod closed;
 mod context;

@@ -24,3 +24,4 @@ mod tenants;
 mod tls;
 mod together;
 mod upstream_tls;
+mod websockets;
