@@ -284,6 +284,10 @@ impl ProxyHttp for Gateway {
         ctx: &mut RequestContext,
     ) -> Result<()> {
         let Some(assigned) = &ctx.assigned else { return Ok(()) };
+        if response.status == StatusCode::SWITCHING_PROTOCOLS {
+            // In a tunnel it is normal that the client is quiet; the endpoint's silence ends it (timeouts.stream).
+            session.set_read_timeout(None);
+        }
         // An answer that fits into the socket's buffer cannot wait for the client, so it needs no timer.
         if !fits_buffer(&response.headers) {
             session.set_write_timeout(Some(ctx.write_timeout));

@@ -25,3 +25,4 @@ mod tls;
 mod together;
 mod upstream_tls;
 mod websockets;
+mod websocket;
