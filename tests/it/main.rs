@@ -20,6 +20,7 @@ mod sessions;
 mod shadow;
 mod skew;
 mod splitting;
+mod streams;
 mod tenants;
 mod tls;
 mod together;
