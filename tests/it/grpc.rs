@@ -140,15 +140,18 @@ async fn send_frames(what: String, mut body: Incoming, frames: Frames) {
         let _gone = frames.send(trailers("0")).await;
         return;
     }
+    if what == "break" {
+        // Half an answer to the first message, and the break once the caller has it and says no more.
+        let _gone = frames.send(message(b"half")).await;
+        let _whole = body.collect().await;
+        let _gone = frames.send(Err(std::io::Error::other("broken on purpose"))).await;
+        return;
+    }
     let whole = body.collect().await.map(|b| b.to_bytes()).unwrap_or_default();
     let _gone = match what.as_str() {
         "count" => {
             let _gone = frames.send(message(&whole.len().to_be_bytes())).await;
             frames.send(trailers("0")).await
-        }
-        "break" => {
-            let _gone = frames.send(message(b"half")).await;
-            frames.send(Err(std::io::Error::other("broken on purpose"))).await
         }
         other => match other.strip_prefix("trailer-") {
             Some(code) => frames.send(trailers(code)).await,
@@ -314,9 +317,12 @@ async fn what_the_proxy_answers_is_a_status_too() {
 async fn a_call_that_breaks_off_ends_as_unavailable() {
     let (_server, app, mut grpc) = start("").await;
     grpc.ready().await.unwrap();
-    let ask = Request::new(tokio_stream::once(vec![1]));
+    let (more, asked) = mpsc::channel(1);
+    more.send(vec![1]).await.unwrap();
+    let ask = Request::new(ReceiverStream::new(asked));
     let mut answers = grpc.streaming(ask, path("break"), Raw).await.unwrap().into_inner();
     assert_eq!(answers.next().await.unwrap().unwrap(), b"half");
+    drop(more);
     assert_eq!(answers.next().await.unwrap().unwrap_err().code(), Code::Unavailable);
     until("the call to be counted", Duration::from_secs(5), || async { failures(&app, "reset").await == 1.0 }).await;
 }

@@ -25,5 +25,5 @@ mod tenants;
 mod tls;
 mod together;
 mod upstream_tls;
-mod websockets;
 mod websocket;
+mod websockets;

@@ -224,7 +224,7 @@ async fn either_side_may_vanish_and_nobody_failed() {
     no_failures(&app).await;
 }
 
-/// A server that answers every connection with these bytes and remembers what it was sent.
+/// A server that answers every request with these bytes and remembers what it was sent.
 async fn refusing(answer: &'static str) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -235,13 +235,14 @@ async fn refusing(answer: &'static str) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
             let seen = shared.clone();
             tokio::spawn(async move {
                 let mut part = [0; 4_096];
-                let mut answered = false;
+                let mut answered = 0;
                 while let Ok(n @ 1..) = stream.read(&mut part).await {
                     seen.lock().unwrap().extend_from_slice(&part[..n]);
-                    if !answered && seen.lock().unwrap().windows(4).any(|w| w == b"\r\n\r\n") {
-                        answered = true;
+                    let asked = seen.lock().unwrap().windows(4).filter(|w| *w == b"\r\n\r\n").count();
+                    for _ in answered..asked {
                         stream.write_all(answer.as_bytes()).await.unwrap();
                     }
+                    answered = asked;
                 }
             });
         }
@@ -255,7 +256,10 @@ async fn a_refused_upgrade_passes_its_answer() {
     let app = TestApp::start(&config(address, "")).await;
     let Err(Error::Http(answer)) = connect(&app).await else { panic!("it was let in") };
     assert_eq!((answer.status().as_u16(), &answer.headers()["x-why"]), (403, &"no".parse().unwrap()));
-    assert_eq!(app.metric("switchback_requests_total{service=\"chat\",version=\"1\",code=\"4xx\"}").await, 1.0);
+    until("the answer to be counted", Duration::from_secs(5), || async {
+        app.metric("switchback_requests_total{service=\"chat\",version=\"1\",code=\"4xx\"}").await == 1.0
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
