@@ -23,7 +23,8 @@ pub(super) fn kind_of(error: &Error) -> ErrorKind {
             ErrorKind::Connect
         }
         ErrorType::TLSHandshakeFailure | ErrorType::InvalidCert | ErrorType::HandshakeError => ErrorKind::Tls,
-        ErrorType::ReadTimedout | ErrorType::WriteTimedout => ErrorKind::Timeout,
+        ErrorType::ReadTimedout => ErrorKind::Timeout,
+        ErrorType::WriteTimedout => ErrorKind::Stalled,
         ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => ErrorKind::Closed,
         ErrorType::InvalidHTTPHeader | ErrorType::H1Error | ErrorType::InvalidH2 => ErrorKind::Protocol,
         _ => ErrorKind::Other,

@@ -38,6 +38,9 @@ use crate::telemetry::{AccessLine, AccessLog, Fault, Metrics};
 /// Answers up to this size in bytes are handed to the kernel at once.
 const SMALL_ANSWER: u64 = 4 << 10;
 
+/// Uploads up to this size in bytes take no time that counts.
+const SHORT_UPLOAD: u64 = 64 << 10;
+
 /// The data plane's request handler.
 pub(super) struct Gateway {
     pub routes: Arc<ArcSwap<Routes>>,
@@ -57,6 +60,7 @@ impl Gateway {
             refused: ctx.refused.is_some(),
             attempted: ctx.attempts > 0,
             upstream_status: ctx.upstream_status,
+            stream: ctx.assigned.as_ref().is_some_and(|a| a.stream),
             grpc_failed: ctx.grpc_status.is_some_and(counts),
             error,
             sent_status,
@@ -140,7 +144,10 @@ impl ProxyHttp for Gateway {
         };
         ctx.uploading = !session.as_mut().is_body_done();
         let mut peer = upstream::peer(version, &endpoint, identity.as_deref(), assigned.stream, ctx.uploading);
-        if !assigned.stream {
+        if ctx.uploading && version.spec.http2 && !is_short_upload(session.req_header()) {
+            // Over HTTP/2 Pingora measures the time until the answer from the head, however long the upload moves.
+            peer.options.read_timeout = Some(version.spec.timeouts.stream);
+        } else if !assigned.stream {
             // The first attempt has it all: no need to look at the clock.
             let all = assigned.service.spec.deadline;
             upstream::limit(&mut peer, if ctx.attempts == 1 { all } else { self.time_left(assigned, ctx) });
@@ -466,6 +473,12 @@ impl ProxyHttp for Gateway {
 /// Every connection that is served has a link, so the unspecified address is nobody's.
 pub(super) fn client_ip(session: &Session) -> IpAddr {
     Link::of(session).map_or(IpAddr::from([0, 0, 0, 0]), |link| link.client)
+}
+
+/// Whether the request's body is declared to be as short as what is kept for a second attempt.
+fn is_short_upload(header: &RequestHeader) -> bool {
+    let length = header.headers.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    length.is_some_and(|length| length <= SHORT_UPLOAD)
 }
 
 /// Whether an answer with this header is small enough for the send buffer of any socket.

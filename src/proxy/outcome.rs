@@ -20,6 +20,8 @@ pub(super) enum ErrorKind {
     ConnectTimeout,
     Tls,
     Timeout,
+    /// The other side took nothing more of what was sent.
+    Stalled,
     Closed,
     Protocol,
     /// The proxy answered by itself with this status.
@@ -47,6 +49,8 @@ pub(super) struct Facts {
     pub attempted: bool,
     /// Status of the version's answer.
     pub upstream_status: Option<u16>,
+    /// Whether long pauses are normal.
+    pub stream: bool,
     /// Whether the answer's gRPC status is one that counts as a failure.
     pub grpc_failed: bool,
     /// How it failed, if it failed.
@@ -72,6 +76,12 @@ pub(super) fn classify(facts: &Facts) -> Outcome {
         return outcome(Fault::Served);
     }
     match facts.error {
+        // So is a stream that nobody has anything to say on.
+        Some(AttemptError { side: Side::Version, kind: ErrorKind::Timeout, .. })
+            if facts.stream && facts.upstream_status.is_some() =>
+        {
+            outcome(Fault::Served)
+        }
         Some(error) => outcome(fault_of(error, facts.upstream_status)),
         None => outcome(fault_of_answer(facts)),
     }
@@ -95,7 +105,7 @@ fn fault_of(error: AttemptError, upstream_status: Option<u16>) -> Fault {
         }
         // The version may just be waiting for a client that does not send on.
         (Side::Version, ErrorKind::Timeout) if is_slow_upload(error, upstream_status) => Fault::ClientLeft,
-        (Side::Version, ErrorKind::Timeout) => Fault::Backend(FailureKind::Timeout),
+        (Side::Version, ErrorKind::Timeout | ErrorKind::Stalled) => Fault::Backend(FailureKind::Timeout),
         // A connection kept for reuse was closed by the other side at the same moment: nobody's failure, and more
         // frequent on the version with less traffic, so it must not be evidence.
         (Side::Version, ErrorKind::Closed) if is_stale(error, upstream_status) => Fault::Proxy,
@@ -132,6 +142,7 @@ pub(super) fn answer_for(error: AttemptError, upstream_status: Option<u16>) -> (
         (Side::Version, ErrorKind::ConnectTimeout) => (504, "connection_timeout"),
         (Side::Version, ErrorKind::Tls) => (502, "tls_protocol_error"),
         (Side::Version, ErrorKind::Timeout) => (504, "http_response_timeout"),
+        (Side::Version, ErrorKind::Stalled) => (504, "connection_write_timeout"),
         (Side::Version, ErrorKind::Closed) => (502, "connection_terminated"),
         (Side::Version, ErrorKind::Protocol | ErrorKind::Other) => (502, "http_protocol_error"),
     }
@@ -143,7 +154,15 @@ mod tests {
 
     fn facts(upstream_status: Option<u16>, error: Option<AttemptError>) -> Facts {
         let sent_status = upstream_status.unwrap_or(0);
-        Facts { refused: false, attempted: true, upstream_status, grpc_failed: false, error, sent_status }
+        Facts {
+            refused: false,
+            attempted: true,
+            upstream_status,
+            stream: false,
+            grpc_failed: false,
+            error,
+            sent_status,
+        }
     }
 
     fn error(side: Side, kind: ErrorKind) -> AttemptError {
@@ -170,6 +189,9 @@ mod tests {
         assert_eq!(fault(ErrorKind::ConnectTimeout), Fault::Backend(FailureKind::Connect));
         assert_eq!(fault(ErrorKind::Tls), Fault::Backend(FailureKind::Connect));
         assert_eq!(fault(ErrorKind::Timeout), Fault::Backend(FailureKind::Timeout));
+        assert_eq!(fault(ErrorKind::Stalled), Fault::Backend(FailureKind::Timeout));
+        let stalled = AttemptError { body_done: false, ..error(Side::Version, ErrorKind::Stalled) };
+        assert_eq!(classify(&facts(None, Some(stalled))).fault, Fault::Backend(FailureKind::Timeout));
         assert_eq!(fault(ErrorKind::Closed), Fault::Backend(FailureKind::Reset));
         assert_eq!(fault(ErrorKind::Protocol), Fault::Backend(FailureKind::Reset));
         let truncated = facts(Some(200), Some(error(Side::Version, ErrorKind::Closed)));
@@ -198,5 +220,9 @@ mod tests {
         assert_eq!(classify(&facts(Some(200), Some(stale))).fault, Fault::Backend(FailureKind::Reset));
         let tunnel = facts(Some(101), Some(error(Side::Version, ErrorKind::Closed)));
         assert_eq!(classify(&tunnel).fault, Fault::Served);
+        let silent = |stream, status| Facts { stream, ..facts(status, Some(error(Side::Version, ErrorKind::Timeout))) };
+        assert_eq!(classify(&silent(true, Some(200))).fault, Fault::Served);
+        assert_eq!(classify(&silent(true, None)).fault, Fault::Backend(FailureKind::Timeout));
+        assert_eq!(classify(&silent(false, Some(200))).fault, Fault::Backend(FailureKind::Timeout));
     }
 }

@@ -22,6 +22,7 @@ mod skew;
 mod splitting;
 mod streams;
 mod tenants;
+mod timeouts;
 mod tls;
 mod together;
 mod upstream_tls;
