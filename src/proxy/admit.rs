@@ -93,6 +93,7 @@ impl Gateway {
         ctx.random = random;
         ctx.call = if facts.stream { Call::of(header) } else { None };
         ctx.origin = Some(Origin { client, trusted, tls: handshake.is_some() });
+        ctx.distrusted = if trusted { None } else { routes.identifier.trusted_headers() };
         ctx.shadow = Sample::begin(&decision, header, facts.stream, without_body);
         self.begin(&decision, facts.stream, ctx);
         Ok(())

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 
 use super::client_side::Behind;
 use super::closed::Closed;
@@ -29,6 +29,8 @@ pub(super) struct RequestContext {
     pub random: [u64; 2],
     /// Whom it comes from.
     pub origin: Option<Origin>,
+    /// Fields that name tenants and are not believed from whom it comes.
+    pub distrusted: Option<Arc<[HeaderName]>>,
     /// How long the client may take nothing of the answer.
     pub write_timeout: Duration,
     /// How slowly its body may come, where the front does not see to it.

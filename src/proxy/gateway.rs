@@ -25,11 +25,12 @@ use super::errors::{kind_of, side_of};
 use super::front::{Link, LinkFault};
 use super::grpc;
 use super::headers;
+use super::hygiene;
 use super::outcome::{self, AttemptError, ErrorKind, Facts, Side};
 use super::refusal;
 use super::rescue::{self, Failed};
 use super::route_stats;
-use super::shadow::{Queue, X_SHADOW};
+use super::shadow::Queue;
 use super::upstream;
 use crate::config::Settings;
 use crate::routing::{self, InUse, Routes, VersionRoute};
@@ -171,18 +172,18 @@ impl ProxyHttp for Gateway {
         let Some(assigned) = &ctx.assigned else { return Ok(()) };
         let Some(origin) = ctx.origin else { return Ok(()) };
         let host = headers::host_value(session.req_header());
+        let distrusted = ctx.distrusted.as_deref().unwrap_or_default();
+        let believed = |name: &str| self.routes.load().believes(&assigned.service, name);
+        for name in hygiene::unwanted_of_request(&request.headers, origin.trusted, distrusted, believed) {
+            request.remove_header(&name);
+        }
         headers::forward(request, origin, host.as_ref(), assigned.service.spec.headers.forwarded)?;
         headers::trace(request, ctx.random)?;
         if let Some(id) = &ctx.request_id {
             request.insert_header(headers::X_REQUEST_ID, id.clone())?;
         }
-        match &assigned.tenant {
-            Some((_, value)) => request.insert_header(headers::X_TENANT, value.clone())?,
-            None => drop(request.remove_header(&headers::X_TENANT)),
-        }
-        request.remove_header(&routing::X_BYPASS);
-        if assigned.service.shadow.is_some() {
-            request.remove_header(&X_SHADOW);
+        if let Some((_, value)) = &assigned.tenant {
+            request.insert_header(headers::X_TENANT, value.clone())?;
         }
         let version = assigned.serving(&ctx.detour);
         if let Some(sample) = &mut ctx.shadow {
@@ -232,6 +233,8 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut RequestContext,
     ) -> Result<()> {
+        // What can be read in two ways reaches nobody, and counts against the version.
+        hygiene::clean_answer(response).map_err(|why| Error::explain(ErrorType::InvalidHTTPHeader, why).into_up())?;
         if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }

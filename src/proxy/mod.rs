@@ -16,6 +16,7 @@ mod gateway;
 mod grpc;
 mod headers;
 mod health;
+mod hygiene;
 mod listen;
 mod maintenance;
 mod outcome;

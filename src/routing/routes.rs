@@ -18,8 +18,8 @@ use super::route_patterns::RoutePatterns;
 use super::shadow::ShadowRoute;
 use super::tenant::{Identifier, TokenKeyError};
 use crate::model::{
-    EndpointSpec, GroupName, Pin, Reach, ServiceName, ServiceSpec, ServiceState, Split, State, Structure, TenantMap,
-    TenantName, VersionName, VersionSpec,
+    EndpointSpec, GroupName, KeySource, Pin, Reach, ServiceName, ServiceSpec, ServiceState, Split, State, Sticky,
+    Structure, TenantMap, TenantName, VersionName, VersionSpec,
 };
 use crate::telemetry::{ServiceTally, Tallies};
 
@@ -210,6 +210,13 @@ impl Routes {
     /// Whether a decision needs to know the time.
     pub fn needs_time(&self) -> bool {
         self.sessions || self.identifier.needs_time()
+    }
+
+    /// Whether a header of this name decides where requests of the service go.
+    pub fn believes(&self, service: &ServiceRoute, name: &str) -> bool {
+        let is_key = |s: &Sticky| matches!(&s.source, KeySource::Header(own) if own == name);
+        let chooses = service.spec.choose.as_ref().and_then(|c| c.header.as_ref()).is_some_and(|own| own == name);
+        chooses || service.spec.sticky.iter().any(is_key) || self.identifier.believes(name)
     }
 
     /// A service by name.

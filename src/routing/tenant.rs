@@ -4,7 +4,9 @@
 //! trusted addresses is otherwise as good as absent, and when `conflict = "reject"` two sources must not disagree.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
+use http::HeaderName;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 
 use super::decide::{Head, Refusal};
@@ -27,6 +29,8 @@ pub struct Identifier {
     spec: TenantsSpec,
     /// Verifiers of the token sources, at the place of their source.
     tokens: Vec<Option<TokenVerifier>>,
+    /// Headers that are believed from trusted addresses only.
+    trusted_headers: Option<Arc<[HeaderName]>>,
 }
 
 impl Identifier {
@@ -39,7 +43,23 @@ impl Identifier {
             TenantSource::Jwt(jwt) => TokenVerifier::new(jwt).map(Some),
             _ => Ok(None),
         });
-        Ok(Self { tokens: tokens.collect::<Result<_, _>>()?, spec: spec.clone() })
+        let trusted_headers = spec.identify.iter().filter_map(|source| match source {
+            TenantSource::Header { name, trusted_only: true } => Some(name.clone()),
+            _ => None,
+        });
+        let trusted_headers = Some(trusted_headers.collect::<Arc<[_]>>()).filter(|names| !names.is_empty());
+        Ok(Self { tokens: tokens.collect::<Result<_, _>>()?, spec: spec.clone(), trusted_headers })
+    }
+
+    /// Headers that are believed from trusted addresses only, if there are any.
+    pub fn trusted_headers(&self) -> Option<Arc<[HeaderName]>> {
+        self.trusted_headers.clone()
+    }
+
+    /// Whether a header of this name can name a tenant.
+    pub fn believes(&self, name: &str) -> bool {
+        let is = |source: &TenantSource| matches!(source, TenantSource::Header { name: own, .. } if own == name);
+        self.spec.identify.iter().any(is)
     }
 
     /// The configuration that this was made from.
@@ -215,7 +235,6 @@ mod tests {
     use super::*;
     use crate::model::JwtKey;
     use http::{HeaderMap, Method};
-    use std::sync::Arc;
 
     fn headers(lines: &[(&str, &str)]) -> HeaderMap {
         lines.iter().map(|(n, v)| (n.parse::<http::HeaderName>().unwrap(), v.parse().unwrap())).collect()

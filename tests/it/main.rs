@@ -9,6 +9,7 @@ mod front;
 mod grpc;
 mod guard;
 mod harness;
+mod headers;
 mod http2;
 mod kill_switch;
 mod lifecycle;

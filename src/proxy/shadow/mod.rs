@@ -11,5 +11,5 @@ mod send;
 mod worker;
 
 pub(super) use copy::into_http2;
-pub(super) use sample::{Sample, X_SHADOW};
+pub(super) use sample::Sample;
 pub(super) use worker::{Queue, Worker};
