@@ -12,7 +12,7 @@ use crate::admin::{self, AdminParts, ProxyStatus, Readiness, Reload, ReloadError
 use crate::autopilot::{self, AutopilotParts};
 use crate::config::{self, Settings};
 use crate::control::{self, Control, ReloadReport, StartError, SubmitError};
-use crate::proxy::{self, Clock, EndpointKeeper, ProxyHandle, ProxyParts, StartProxyError};
+use crate::proxy::{self, Clock, EndpointKeeper, ProxyHandle, ProxyParts, StartProxyError, StreamKeeper};
 use crate::store::{EmbeddedStore, LastGood, Loaded, MemoryStore, Options, Store, StoreError};
 use crate::telemetry::{AccessLog, AccessLogError, LogTarget, Metrics, Tallies, Windows};
 
@@ -96,10 +96,12 @@ impl App {
         let windows = Arc::new(Mutex::new(Windows::default()));
         let keeper = EndpointKeeper::new(control.published(), &control.settings(), metrics.clone(), clock);
         let _late = tokio::time::timeout(PRIME, keeper.prime()).await;
+        let streams = StreamKeeper::new(control.published(), clock);
         let proxy = proxy::start(ProxyParts {
             settings: current_settings(&control),
             routes: control.published(),
             keeper: keeper.clone(),
+            streams: streams.clone(),
             metrics: metrics.clone(),
             access_log,
             clock,
@@ -111,7 +113,7 @@ impl App {
             metrics: metrics.clone(),
             clock,
         };
-        let tasks = vec![tokio::spawn(keeper.run()), autopilot::start(guard)];
+        let tasks = vec![tokio::spawn(keeper.run()), tokio::spawn(streams.run()), autopilot::start(guard)];
         let phase = Arc::new(AtomicU8::new(STARTING));
         let (stop_admin, _) = watch::channel(false);
         let mut app = Self {

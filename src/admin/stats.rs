@@ -70,6 +70,8 @@ pub(super) struct VersionStatsAnswer {
     pub latency: LatencyAnswer,
     /// On their way now; 0 for a single route.
     in_flight: i64,
+    /// WebSockets, server-sent events and gRPC calls that are open now; of the service, not of one tenant or route.
+    streams: i64,
 }
 
 /// Percentiles of the time until the response header, seconds.
@@ -226,7 +228,8 @@ fn versions_of(found: &Found, tenant: Option<&TenantName>, stats: &[VersionStats
                 Some(share) if share > BasisPoints::ZERO => "canary",
                 Some(_) => "idle",
             };
-            version(name, role, share, stats.iter().find(|s| s.version == *name))
+            let streams = found.route.tally.open_streams(name);
+            version(name, role, share, stats.iter().find(|s| s.version == *name), streams)
         })
         .collect()
 }
@@ -247,6 +250,7 @@ fn version(
     role: &'static str,
     share: Option<BasisPoints>,
     stats: Option<&VersionStats>,
+    streams: i64,
 ) -> VersionStatsAnswer {
     let requests = stats.map_or(0, |s| s.requests);
     let failures = |kind: FailureKind| stats.map_or(0, |s| s.failures[kind.index()]);
@@ -262,6 +266,7 @@ fn version(
         client_aborts: stats.map_or(0, |s| s.client_aborts),
         latency: LatencyAnswer::new(stats),
         in_flight: stats.map_or(0, |s| s.in_flight),
+        streams,
     }
 }
 

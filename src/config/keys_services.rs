@@ -7,6 +7,7 @@ use super::formats::{
 use super::keys_limits::LIMITS;
 use super::keys_shadow::SHADOW;
 use super::kinds::{Key, Kind, Table, hours, ms, secs};
+use super::streams::STREAMS;
 
 /// The algorithms of signatures that are known.
 pub(super) const ALGORITHMS: &[&str] =
@@ -184,6 +185,12 @@ pub(super) static SERVICE_TABLE: Table = Table::new(
             Kind::Table(&MAINTENANCE),
             "{}",
             "How it answers while it is in maintenance, and who passes. Maintenance itself is begun through the admin API.",
+        ),
+        Key::default(
+            "streams",
+            Kind::Table(&STREAMS),
+            "{}",
+            "What becomes of WebSockets, server-sent events and gRPC calls when a shift takes their key elsewhere.",
         ),
         Key::default("guard", Kind::Table(&GUARD), "{}", "When traffic is shifted back to the baseline."),
     ],

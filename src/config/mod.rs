@@ -21,6 +21,7 @@ mod services;
 mod settings;
 mod shadow;
 mod shape;
+mod streams;
 mod tenants;
 mod tree;
 mod version;

@@ -86,6 +86,7 @@ fn some_service(name: &str, versions: &[&str], salt: Option<&str>) -> (ServiceNa
         shadow: None,
         maintenance: Default::default(),
         grpc_failures: Vec::new(),
+        streams: Default::default(),
         route_stats: true,
         routes: Vec::new(),
     };

@@ -24,6 +24,7 @@ mod share;
 mod spec;
 mod split;
 mod state;
+mod streams;
 mod tenant_map;
 
 pub use change::{Applied, Change, ChangeError, ChangeRequest, PinTarget, scope_of};
@@ -48,4 +49,5 @@ pub use spec::{
 };
 pub use split::{Brake, Bucket, RolledBack, Slice, Slices, Split, derive_salt};
 pub use state::{Bar, DocumentError, Hold, Pin, Pins, Scope, ServiceState, State, TenantState};
+pub use streams::{OnShift, StreamsSpec};
 pub use tenant_map::TenantMap;

@@ -16,6 +16,7 @@ use super::names::{GroupName, ServiceName, TenantName, VersionName};
 use super::route_pattern::RoutePattern;
 use super::shadow::ShadowSpec;
 use super::share::{BasisPoints, Weights};
+use super::streams::StreamsSpec;
 
 /// Everything the routes are compiled from besides the state.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -163,6 +164,8 @@ pub struct ServiceSpec {
     pub maintenance: MaintenanceSpec,
     /// gRPC statuses that count as failures of the version, 1 to 16.
     pub grpc_failures: Vec<u16>,
+    /// What becomes of streams when a shift takes their key elsewhere.
+    pub streams: StreamsSpec,
     /// Whether requests are counted by route.
     pub route_stats: bool,
     /// Routes that the operator names, at most [`RoutePattern::MAX_PER_SERVICE`].

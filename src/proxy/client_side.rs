@@ -1,7 +1,9 @@
-//! A client's side of a request that does more than Pingora's own: it mends how a WebSocket begins.
+//! A client's side of a request that does more than Pingora's own.
 //!
-//! Pingora lets the client's side be anything that reads and writes like one, so a request's own side can stand behind
-//! this one for a while. Pingora tells the version's side the end of a request without a body once the exchange begins. When the
+//! Pingora lets the client's side be anything that reads and writes like one. So a request's own side can stand behind
+//! this one for a while: to be closed when a shift asks for it, or to mend how a WebSocket begins.
+//!
+//! The latter: Pingora tells the version's side the end of a request without a body once the exchange begins. When the
 //! version has answered 101 by then, which happens with versions that are near, the end is taken for the tunnel's, and
 //! the tunnel closes before it was used. Told that a body may follow, it says nothing, and the tunnel stays.
 
@@ -22,6 +24,7 @@ use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_core::protocols::l4::socket::SocketAddr;
 
 use super::context::RequestContext;
+use super::streams::Closing;
 
 /// Where the client's own side is put when the one before it is dropped.
 pub(super) struct Behind(Arc<Mutex<Option<Box<ServerSession>>>>);
@@ -42,6 +45,11 @@ pub(super) fn expect_websocket(session: &mut Session, ctx: &mut RequestContext) 
     }
 }
 
+/// The answer is a stream that can be closed.
+pub(super) fn make_closable(session: &mut Session, ctx: &mut RequestContext, closing: Closing) {
+    ctx.behind = Some(Side::before(&mut session.downstream_session, Work::Close(closing)));
+}
+
 /// The client's own side comes back: for another attempt, or so that its connection can serve another request.
 pub(super) fn restore(session: &mut Session, ctx: &mut RequestContext) {
     if let Some(behind) = ctx.behind.take() {
@@ -60,6 +68,8 @@ struct Side {
 enum Work {
     /// Mends the beginning of a WebSocket. Whether the request's head has been sent on.
     Begin(bool),
+    /// Closes a stream when asked.
+    Close(Closing),
 }
 
 /// A side that nobody uses, for the moment of a change.
@@ -85,15 +95,21 @@ impl Drop for Side {
 #[async_trait]
 impl CustomSession for Side {
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
-        self.inner.read_body_or_idle(no_body_expected).await
+        match &mut self.work {
+            Work::Begin(_) => self.inner.read_body_or_idle(no_body_expected).await,
+            Work::Close(closing) => closing.read(&mut self.inner, no_body_expected).await,
+        }
     }
 
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
-        self.inner.response_duplex_vec(tasks).await
+        match &mut self.work {
+            Work::Begin(_) => self.inner.response_duplex_vec(tasks).await,
+            Work::Close(closing) => closing.write(&mut self.inner, tasks).await,
+        }
     }
 
     fn is_body_done(&mut self) -> bool {
-        self.inner.is_body_done()
+        matches!(&self.work, Work::Close(closing) if closing.is_over()) || self.inner.is_body_done()
     }
 
     fn is_body_empty(&mut self) -> bool {
@@ -102,8 +118,9 @@ impl CustomSession for Side {
 
     /// The last that Pingora asks before the exchange begins, and after the head was sent on.
     fn enable_retry_buffering(&mut self) {
-        let Work::Begin(sent) = &mut self.work;
-        *sent = true;
+        if let Work::Begin(sent) = &mut self.work {
+            *sent = true;
+        }
         self.inner.enable_retry_buffering();
     }
 

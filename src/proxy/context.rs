@@ -14,6 +14,7 @@ use super::grpc::Call;
 use super::headers::Origin;
 use super::outcome::AttemptError;
 use super::shadow::Sample;
+use super::streams::Stream;
 use crate::routing::{InUse, Permit, ServiceRoute, VersionRoute};
 use crate::telemetry::Ticket;
 
@@ -71,6 +72,8 @@ pub(super) struct RequestContext {
     pub shadow: Option<Box<Sample>>,
     /// The client's own side, while another stands before it.
     pub behind: Option<Behind>,
+    /// Set once its answer turns out to be a stream.
+    pub stream: Option<Box<Stream>>,
     /// Set when the proxy refused the request: one word.
     pub refused: Option<&'static str>,
     /// Its place within the limits of its tenant, when there are any. Gives it back when dropped.
@@ -114,6 +117,16 @@ impl RequestContext {
         if let Some(free) = self.tried.iter_mut().find(|t| t.is_none()) {
             *free = Some(address);
         }
+    }
+
+    /// Whether the proxy has closed its stream.
+    pub fn is_closed_stream(&self) -> bool {
+        self.stream.as_ref().is_some_and(|stream| stream.is_closed())
+    }
+
+    /// Why the proxy ended it, in one word.
+    pub fn why_ended(&self) -> Option<&'static str> {
+        self.refused.or_else(|| self.is_closed_stream().then_some("stream_shifted"))
     }
 
     /// Whether an endpoint could not be reached before.

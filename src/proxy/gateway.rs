@@ -31,6 +31,7 @@ use super::refusal;
 use super::rescue::{self, Failed};
 use super::route_stats;
 use super::shadow::Queue;
+use super::streams::StreamKeeper;
 use super::upstream;
 use crate::config::Settings;
 use crate::routing::{self, InUse, Routes, VersionRoute};
@@ -52,6 +53,7 @@ pub(super) struct Gateway {
     pub clock: Clock,
     pub draining: Arc<std::sync::atomic::AtomicBool>,
     pub shadow: Queue,
+    pub streams: Arc<StreamKeeper>,
 }
 
 impl Gateway {
@@ -321,6 +323,7 @@ impl ProxyHttp for Gateway {
             response.append_header(http::header::SET_COOKIE, cookie.clone())?;
         }
         client_side::restore(session, ctx);
+        self.watch_stream(session, response, ctx);
         Ok(())
     }
 
@@ -355,6 +358,10 @@ impl ProxyHttp for Gateway {
     ) -> Box<Error> {
         let mut error = error.more_context(format!("to {peer}"));
         error.retry.decide_reuse(reused);
+        if ctx.is_closed_stream() {
+            error.set_retry(false);
+            return error;
+        }
         if ctx.detour_begins() {
             // A client that left in the same moment needs no other version.
             error.set_retry(side_of(&error) != Side::Client);
@@ -414,11 +421,12 @@ impl ProxyHttp for Gateway {
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestContext) {
         client_side::restore(session, ctx);
         let sent = session.response_written().map_or(0, |r| r.status.as_u16());
-        let failed = error.and_then(|e| {
+        // That the proxy closed a stream is nobody's failure.
+        let failed = error.filter(|_| !ctx.is_closed_stream()).and_then(|e| {
             let now = AttemptError { side: side_of(e), kind: kind_of(e), reused: false, body_done: true };
             self.after_call(ctx, ctx.error.unwrap_or(now))
         });
-        if let (Some(call), None) = (ctx.call, failed) {
+        if let (Some(call), None, false) = (ctx.call, failed, ctx.is_closed_stream()) {
             ctx.grpc_status = call.status_at_end(ctx.upstream_status, ctx.grpc_status);
         }
         let outcome = outcome::classify(&self.facts(ctx, failed, sent));
@@ -459,7 +467,7 @@ impl ProxyHttp for Gateway {
             client: &client,
             request_id: ctx.request_id.as_ref().and_then(|v| v.to_str().ok()).unwrap_or_default(),
             fault: outcome.fault.as_str(),
-            why: ctx.refused.or_else(|| error.map(|e| e.etype().as_str())).unwrap_or_default(),
+            why: ctx.why_ended().or_else(|| error.map(|e| e.etype().as_str())).unwrap_or_default(),
         });
     }
 

@@ -26,6 +26,7 @@ mod resolve;
 mod route_stats;
 mod server;
 mod shadow;
+mod streams;
 mod tls;
 mod upstream;
 
@@ -33,4 +34,5 @@ pub use clock::Clock;
 pub use endpoints::EndpointKeeper;
 pub use resolve::resolve;
 pub use server::{ProxyHandle, ProxyParts, StartProxyError, start};
+pub use streams::StreamKeeper;
 pub use tls::{TlsError, bad_files, check_version};

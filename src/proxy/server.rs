@@ -20,6 +20,7 @@ use super::front::{Front, Listening, Places, accept};
 use super::gateway::Gateway;
 use super::listen::{Bound, bind};
 use super::shadow;
+use super::streams::StreamKeeper;
 use super::tls;
 use crate::config::{Limits, Settings};
 use crate::model::{ServiceName, VersionName};
@@ -47,6 +48,8 @@ pub struct ProxyParts {
     pub routes: Arc<ArcSwap<Routes>>,
     /// Keeps the endpoints current.
     pub keeper: Arc<EndpointKeeper>,
+    /// Keeps the streams that a shift closes.
+    pub streams: Arc<StreamKeeper>,
     /// Metric families.
     pub metrics: Arc<Metrics>,
     /// One line for each request.
@@ -201,6 +204,7 @@ fn front(
         clock: parts.clock,
         draining,
         shadow,
+        streams: parts.streams.clone(),
     };
     let conf = ServerConf {
         threads,

@@ -22,6 +22,7 @@ mod session;
 mod session_cookie;
 mod shadow;
 mod skew;
+mod stream;
 mod tenant;
 
 pub use budget::RescueBudget;
@@ -39,4 +40,5 @@ pub use routes::{CompileError, Context, Routes, ServiceRoute, VersionRoute};
 pub use session::SessionOutcome;
 pub use session_cookie::{SessionClaims, SessionOwner};
 pub use shadow::{ShadowRoute, Waiting};
+pub use stream::{StreamHead, StreamLeaves, StreamPlace};
 pub use tenant::TokenKeyError;

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 
 use super::outcome::{CODE_CLASSES, FailureKind, Fault, Outcome, code_index};
 use super::shadow::ShadowCounts;
+use super::streams::StreamCounts;
 use crate::model::{ServiceName, VersionName};
 
 /// Upper bounds of the exported duration buckets, microseconds: 1 ms to 60 s.
@@ -24,6 +25,7 @@ const STRIPES: usize = 8;
 pub struct VersionMetrics {
     stripes: [Stripe; STRIPES],
     shadow: OnceLock<Arc<ShadowCounts>>,
+    streams: OnceLock<Arc<StreamCounts>>,
 }
 
 /// On cache lines of its own. A request may begin on one thread and end on another, so that single stripes mean
@@ -81,6 +83,16 @@ impl VersionMetrics {
     /// The same, if it was ever a shadow.
     pub(super) fn known_shadow(&self) -> Option<&ShadowCounts> {
         self.shadow.get().map(|counts| &**counts)
+    }
+
+    /// Where its streams are counted; from the first call on their series exist, with zeros.
+    pub fn streams(&self) -> &Arc<StreamCounts> {
+        self.streams.get_or_init(Arc::default)
+    }
+
+    /// The same, if it ever had a stream.
+    pub(super) fn known_streams(&self) -> Option<&StreamCounts> {
+        self.streams.get().map(|counts| &**counts)
     }
 
     pub(super) fn sums(&self) -> VersionSums {

@@ -13,6 +13,7 @@ use super::metrics::{State, lock};
 use super::outcome::{CODE_CLASSES, FailureKind};
 use super::sessions::SessionResult;
 use super::shadow::ShadowResult;
+use super::streams::StreamClose;
 use crate::model::{ServiceName, VersionName};
 
 /// The one collector of the registry.
@@ -30,6 +31,8 @@ struct VersionSamples {
     in_flight: Vec<Metric>,
     aborts: Vec<Metric>,
     shadow: Vec<Metric>,
+    streams_open: Vec<Metric>,
+    streams_closed: Vec<Metric>,
     sessions: Vec<Metric>,
 }
 
@@ -75,6 +78,8 @@ impl StateCollector {
             family::IN_FLIGHT.with(samples.in_flight),
             family::ABORTS.with(samples.aborts),
             family::SHADOW.with(samples.shadow),
+            family::STREAMS_OPEN.with(samples.streams_open),
+            family::STREAMS_CLOSED.with(samples.streams_closed),
             family::SESSIONS.with(samples.sessions),
         ]
     }
@@ -172,6 +177,13 @@ impl VersionSamples {
         self.durations.push(family::DURATION.histogram(&[service, version], &sums.durations, sum_s));
         self.in_flight.push(family::IN_FLIGHT.sample(&[service, version], sums.in_flight as f64));
         self.aborts.push(family::ABORTS.sample(&[service, version], sums.client_aborts as f64));
+        if let Some(streams) = cells.known_streams() {
+            self.streams_open.push(family::STREAMS_OPEN.sample(&[service, version], streams.open().max(0) as f64));
+            for why in StreamClose::ALL {
+                let labels = [service, version, why.as_str()];
+                self.streams_closed.push(family::STREAMS_CLOSED.sample(&labels, streams.closed(why) as f64));
+            }
+        }
         let Some(shadow) = cells.known_shadow() else { return };
         for result in ShadowResult::ALL {
             let n = shadow.get(result) as f64;

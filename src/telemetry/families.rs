@@ -43,6 +43,10 @@ families! {
         "Requests for assets that the version they were routed to did not have, by whether another version had them.";
     SHADOW = COUNTER "shadow_requests_total" ["service", "version", "result"]
         "Copies of requests for a version that users do not see, by result, judged by what was known as noise then.";
+    STREAMS_OPEN = GAUGE "streams_open" ["service", "version"]
+        "WebSockets, server-sent events and gRPC calls that are open now.";
+    STREAMS_CLOSED = COUNTER "streams_closed_total" ["service", "version", "reason"]
+        "Streams that the proxy closed because their next request would not have gone to the version, by reason; cut: without a goodbye.";
     SESSIONS = COUNTER "session_cookies_total" ["service", "result"]
         "Requests of services with sessions, by what became of their session: new, kept, renewed, overridden, expired, foreign, forged.";
     SPLIT = GAUGE "split_weight_ratio" ["service", "version"]

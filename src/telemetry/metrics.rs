@@ -247,6 +247,9 @@ mod tests {
         let metrics = Metrics::new(Arc::new(Tallies::new(10)), 5);
         let (service, one, two) = names();
         metrics.version(&service, &one).shadow().add(crate::telemetry::ShadowResult::Dropped);
+        let streams = metrics.version(&service, &one).streams().clone();
+        streams.close(crate::telemetry::StreamClose::Shift);
+        let _stream = crate::telemetry::OpenStream::new(streams);
         let half = BasisPoints::new(5_000).unwrap();
         metrics.set_split(&service, &Weights::new([(one.clone(), half), (two.clone(), half)]).unwrap());
         metrics.set_split(&service, &Weights::all_on(one.clone()));
@@ -282,6 +285,9 @@ mod tests {
             r#"switchback_shadow_requests_total{result="dropped",service="accounting",version="1.0.0"} 1"#,
             r#"switchback_shadow_requests_total{result="same",service="accounting",version="1.0.0"} 0"#,
             r#"switchback_requests_in_flight{service="accounting",version="1.0.0"} 1"#,
+            r#"switchback_streams_open{service="accounting",version="1.0.0"} 1"#,
+            r#"switchback_streams_closed_total{service="accounting",version="1.0.0",reason="shift"} 1"#,
+            r#"switchback_streams_closed_total{service="accounting",version="1.0.0",reason="cut"} 0"#,
             r#"switchback_split_weight_ratio{service="accounting",version="1.0.0"} 1"#,
             r#"switchback_split_weight_ratio{service="accounting",version="2.0.0"} 0"#,
             r#"switchback_tenant_requests_total{service="accounting",tenant="_other",version="1.0.0"} 1"#,

@@ -27,6 +27,7 @@ mod service;
 mod sessions;
 mod shadow;
 mod sketch;
+mod streams;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,7 @@ pub use scope::{OTHER_TENANT, ScopeTally};
 pub use service::{Draw, ServiceTally, Start};
 pub use sessions::SessionResult;
 pub use shadow::{ShadowCounts, ShadowResult};
+pub use streams::{OpenStream, StreamClose, StreamCounts};
 pub use tally::{ScopeHandle, Tallies};
 pub use ticket::Ticket;
 pub use top_tenants::{TenantSeries, TopTenants};

@@ -7,6 +7,7 @@ use super::detours::{Detour, DetourCounts, Detours};
 use super::route_table::RouteTable;
 use super::scope::{OTHER_TENANT, ScopeKind, ScopeTally};
 use super::sessions::{SessionCounts, SessionResult};
+use super::streams::StreamCounts;
 use super::tally::Shared;
 use super::ticket::{Comparing, Evidence, Ticket};
 use crate::model::{ServiceName, Split, TenantName, VersionName};
@@ -103,6 +104,13 @@ impl ServiceTally {
     /// The cells of a version's metrics, made on first use.
     pub fn metrics(&self, version: &VersionName) -> Arc<VersionMetrics> {
         self.cells.version(version)
+    }
+
+    /// Streams of a version that are open now.
+    pub fn open_streams(&self, version: &VersionName) -> i64 {
+        let cells = self.cells.list();
+        let known = cells.iter().find(|(v, _)| v == version).and_then(|(_, cells)| cells.known_streams());
+        known.map_or(0, StreamCounts::open).max(0)
     }
 
     /// The scope of a tenant that is tracked, or with none that of the service itself.

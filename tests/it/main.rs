@@ -21,6 +21,7 @@ mod sessions;
 mod shadow;
 mod skew;
 mod splitting;
+mod stream_shifts;
 mod streams;
 mod tenants;
 mod timeouts;

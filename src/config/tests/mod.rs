@@ -7,6 +7,7 @@ mod mistakes;
 mod random;
 mod reference;
 mod shadow;
+mod streams;
 mod versions;
 
 use std::io;
