@@ -273,7 +273,14 @@ impl Wire {
     }
 
     /// Nothing more belongs to this request. Whether the client is still there can be seen, and that is all.
+    ///
+    /// Pingora listens here whenever it waits for more of an answer, and keeps back what is too little to fill a packet. So
+    /// this is the moment to let it go.
     fn poll_nothing(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if !self.io.buffer().is_empty() {
+            // An error here comes again with the next write.
+            let _later = Pin::new(&mut self.io).poll_flush(cx);
+        }
         if self.ahead.is_empty() && ready!(self.poll_ahead(cx, READ_AHEAD))? == 0 {
             return Poll::Ready(Ok(()));
         }
