@@ -215,7 +215,7 @@ impl ProxyHttp for Gateway {
                 return Err(Error::explain(ErrorType::HTTPStatus(408), "the request body hardly moves").into_down());
             }
             // An empty last frame of HTTP/2 would end a chunked body towards HTTP/1 twice and spoil the connection.
-            if bytes.is_empty() {
+            if end && bytes.is_empty() {
                 *body = None;
             }
         }
