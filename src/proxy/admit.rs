@@ -11,6 +11,7 @@ use super::front::{Link, Pace};
 use super::gateway::{Gateway, client_ip};
 use super::grpc::Call;
 use super::headers::{self, BadHead, HeadLimits, Origin};
+use super::http1;
 use super::shadow::Sample;
 use crate::routing::{self, Decision, Drawn, Head, Silent};
 use crate::telemetry::{Draw, Start};
@@ -34,12 +35,9 @@ impl Gateway {
             BadHead::TooLarge => Refuse { status: 431, word: "header_too_large" },
         })?;
         let draining = self.draining.load(std::sync::atomic::Ordering::Relaxed);
-        if draining {
-            session.set_keepalive(None);
-        } else if session.get_keepalive().is_some() {
-            // Only where the client wants it too, which one of HTTP/1.0 has to say.
-            session.set_keepalive(Some(limits.keepalive_timeout.as_secs().max(1)));
-        }
+        http1::keep_alive(session, if draining { None } else { Some(limits.keepalive_timeout) });
+        http1::tolerate_half_close(session, facts.stream);
+        ctx.kept = http1::is_kept(session);
         let without_body = session.as_mut().is_body_done();
         if !without_body {
             session.set_read_timeout(Some(limits.body_timeout));

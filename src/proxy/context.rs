@@ -66,6 +66,12 @@ pub(super) struct RequestContext {
     pub body_bytes: u64,
     /// The largest allowed request body.
     pub body_limit: Option<u64>,
+    /// Whether its connection was to stay open when it came.
+    pub kept: bool,
+    /// Whether the client had closed its side when an attempt failed.
+    pub client_closed: bool,
+    /// Whether the answer was whole while the request was not.
+    pub whole: bool,
     /// Whether the request's body had not ended when it was sent on.
     pub uploading: bool,
     /// Remembered for the shadow, when the request is one to copy.

@@ -25,6 +25,7 @@ use super::errors::{kind_of, side_of};
 use super::front::{Link, LinkFault};
 use super::grpc;
 use super::headers;
+use super::http1;
 use super::hygiene;
 use super::outcome::{self, AttemptError, ErrorKind, Facts, Side};
 use super::refusal;
@@ -63,6 +64,7 @@ impl Gateway {
             refused: ctx.refused.is_some(),
             attempted: ctx.attempts > 0,
             upstream_status: ctx.upstream_status,
+            client_closed: ctx.client_closed,
             stream: ctx.assigned.as_ref().is_some_and(|a| a.stream),
             grpc_failed: ctx.grpc_status.is_some_and(counts),
             error,
@@ -70,13 +72,25 @@ impl Gateway {
         }
     }
 
-    /// What a client that leaves means for its call: it has its status and needs no more, or has waited in vain.
-    fn after_call(&self, ctx: &RequestContext, error: AttemptError) -> Option<AttemptError> {
-        let Some(call) = ctx.call.filter(|_| error.side == Side::Client) else { return Some(error) };
+    /// Notes that the answer is whole while the request is not.
+    fn answered(&self, session: &mut Session, ctx: &mut RequestContext, whole: bool) {
+        if whole && ctx.uploading && !ctx.whole {
+            ctx.whole = true;
+            http1::linger(session);
+        }
+    }
+
+    /// What it means that a client left: it may have all that it needs, or have waited in vain.
+    fn after_client(&self, ctx: &RequestContext, error: AttemptError) -> Option<AttemptError> {
+        if error.side != Side::Client {
+            return Some(error);
+        }
         let waited_us = self.clock.now_us().saturating_sub(ctx.waiting_since_us);
+        let in_vain = ctx.call.is_some_and(|call| call.waited_in_vain(waited_us));
         match (ctx.grpc_status, ctx.upstream_status) {
-            (Some(_), _) => None,
-            (None, None) if !ctx.uploading && call.waited_in_vain(waited_us) => {
+            _ if ctx.whole => None,
+            (Some(_), _) if ctx.call.is_some() => None,
+            (None, None) if in_vain && !ctx.uploading => {
                 Some(AttemptError { side: Side::Version, kind: ErrorKind::Timeout, reused: false, body_done: true })
             }
             _ => Some(error),
@@ -101,7 +115,7 @@ impl ProxyHttp for Gateway {
         }
         ctx.started_us = self.clock.now_us();
         ctx.waiting_since_us = ctx.started_us;
-        Ok(())
+        http1::to_origin_form(session.req_header_mut())
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<bool> {
@@ -186,6 +200,9 @@ impl ProxyHttp for Gateway {
         }
         if let Some((_, value)) = &assigned.tenant {
             request.insert_header(headers::X_TENANT, value.clone())?;
+        }
+        if let Some(in_use) = &ctx.in_use {
+            http1::name_host(request, &in_use.endpoint().name)?;
         }
         let version = assigned.serving(&ctx.detour);
         if let Some(sample) = &mut ctx.shadow {
@@ -295,11 +312,15 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut RequestContext,
     ) -> Result<()> {
-        let Some(assigned) = &ctx.assigned else { return Ok(()) };
         if response.status == StatusCode::SWITCHING_PROTOCOLS {
             // In a tunnel it is normal that the client is quiet; the endpoint's silence ends it (timeouts.stream).
             session.set_read_timeout(None);
+        } else {
+            http1::without_chunks(session.req_header(), response);
+            let whole = ctx.uploading && has_no_body(session.req_header(), response);
+            self.answered(session, ctx, whole);
         }
+        let Some(assigned) = &ctx.assigned else { return Ok(()) };
         // An answer that fits into the socket's buffer cannot wait for the client, so it needs no timer.
         if !fits_buffer(&response.headers) {
             session.set_write_timeout(Some(ctx.write_timeout));
@@ -325,6 +346,17 @@ impl ProxyHttp for Gateway {
         client_side::restore(session, ctx);
         self.watch_stream(session, response, ctx);
         Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        session: &mut Session,
+        _: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut RequestContext,
+    ) -> Result<Option<Duration>> {
+        self.answered(session, ctx, end);
+        Ok(None)
     }
 
     fn fail_to_connect(
@@ -370,6 +402,7 @@ impl ProxyHttp for Gateway {
         let body_done = session.as_mut().is_body_done();
         let attempt = AttemptError { side: side_of(&error), kind: kind_of(&error), reused, body_done };
         ctx.error = Some(attempt);
+        ctx.client_closed = http1::has_closed(session, ctx.kept);
         let again = outcome::is_stale(attempt, ctx.upstream_status)
             && session.req_header().method.is_idempotent()
             && !detour::has_begun(session)
@@ -424,7 +457,7 @@ impl ProxyHttp for Gateway {
         // That the proxy closed a stream is nobody's failure.
         let failed = error.filter(|_| !ctx.is_closed_stream()).and_then(|e| {
             let now = AttemptError { side: side_of(e), kind: kind_of(e), reused: false, body_done: true };
-            self.after_call(ctx, ctx.error.unwrap_or(now))
+            self.after_client(ctx, ctx.error.unwrap_or(now))
         });
         if let (Some(call), None, false) = (ctx.call, failed, ctx.is_closed_stream()) {
             ctx.grpc_status = call.status_at_end(ctx.upstream_status, ctx.grpc_status);
@@ -484,6 +517,14 @@ impl ProxyHttp for Gateway {
 /// Every connection that is served has a link, so the unspecified address is nobody's.
 pub(super) fn client_ip(session: &Session) -> IpAddr {
     Link::of(session).map_or(IpAddr::from([0, 0, 0, 0]), |link| link.client)
+}
+
+/// Whether an answer is whole with its header.
+fn has_no_body(request: &RequestHeader, answer: &ResponseHeader) -> bool {
+    let empty = || answer.headers.get(http::header::CONTENT_LENGTH).is_some_and(|length| length == "0");
+    let status = answer.status;
+    !status.is_informational()
+        && (request.method == http::Method::HEAD || matches!(status.as_u16(), 204 | 304) || empty())
 }
 
 /// Whether the request's body is declared to be as short as what is kept for a second attempt.

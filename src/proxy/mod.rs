@@ -16,6 +16,7 @@ mod gateway;
 mod grpc;
 mod headers;
 mod health;
+mod http1;
 mod hygiene;
 mod listen;
 mod maintenance;

@@ -49,6 +49,8 @@ pub(super) struct Facts {
     pub attempted: bool,
     /// Status of the version's answer.
     pub upstream_status: Option<u16>,
+    /// Whether the client had closed its side while it waited: it may be gone, or wait all the same.
+    pub client_closed: bool,
     /// Whether long pauses are normal.
     pub stream: bool,
     /// Whether the answer's gRPC status is one that counts as a failure.
@@ -76,6 +78,12 @@ pub(super) fn classify(facts: &Facts) -> Outcome {
         return outcome(Fault::Served);
     }
     match facts.error {
+        // Nobody can tell whether it would have waited that long.
+        Some(AttemptError { side: Side::Version, kind: ErrorKind::Timeout, .. })
+            if facts.client_closed && facts.upstream_status.is_none() =>
+        {
+            outcome(Fault::ClientLeft)
+        }
         // So is a stream that nobody has anything to say on.
         Some(AttemptError { side: Side::Version, kind: ErrorKind::Timeout, .. })
             if facts.stream && facts.upstream_status.is_some() =>
@@ -158,6 +166,7 @@ mod tests {
             refused: false,
             attempted: true,
             upstream_status,
+            client_closed: false,
             stream: false,
             grpc_failed: false,
             error,
@@ -220,6 +229,10 @@ mod tests {
         assert_eq!(classify(&facts(Some(200), Some(stale))).fault, Fault::Backend(FailureKind::Reset));
         let tunnel = facts(Some(101), Some(error(Side::Version, ErrorKind::Closed)));
         assert_eq!(classify(&tunnel).fault, Fault::Served);
+        let closed = Facts { client_closed: true, ..facts(None, Some(error(Side::Version, ErrorKind::Timeout))) };
+        assert_eq!(classify(&closed).fault, Fault::ClientLeft);
+        let closed = Facts { error: Some(error(Side::Version, ErrorKind::Closed)), ..closed };
+        assert_eq!(classify(&closed).fault, Fault::Backend(FailureKind::Reset));
         let silent = |stream, status| Facts { stream, ..facts(status, Some(error(Side::Version, ErrorKind::Timeout))) };
         assert_eq!(classify(&silent(true, Some(200))).fault, Fault::Served);
         assert_eq!(classify(&silent(true, None)).fault, Fault::Backend(FailureKind::Timeout));

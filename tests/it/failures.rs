@@ -35,7 +35,14 @@ fn raw(app: &TestApp, request: &str) -> TcpStream {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_hangs_up_is_not_the_backends_failure() {
-    let (old, _new, app) = start("").await;
+    let (old, new) = (Backend::start("1.0.0").await, Backend::start("2.0.0").await);
+    // A client that closes may still be waiting, so it takes the time of an answer until it is given up.
+    let text = two_versions(&old, &new, "").replacen(
+        "[services.shop.versions.\"2.0.0\"]",
+        "timeouts = { response = \"500ms\" }\n[services.shop.versions.\"2.0.0\"]",
+        1,
+    );
+    let app = TestApp::start(&text).await;
     old.script.hang.store(true, SeqCst);
     for _ in 0..5 {
         let stream = raw(&app, "GET / HTTP/1.1\r\nhost: x\r\n\r\n");

@@ -10,6 +10,7 @@ mod grpc;
 mod guard;
 mod harness;
 mod headers;
+mod http;
 mod http2;
 mod kill_switch;
 mod lifecycle;
