@@ -287,8 +287,9 @@ pub(in crate::proxy) fn is_authority(bytes: &[u8]) -> bool {
 }
 
 fn is_port(digits: &[u8]) -> bool {
-    let number = digits.iter().fold(0_u32, |n, b| n * 10 + u32::from(b.wrapping_sub(b'0')));
-    (1..=5).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit) && (1..=65_535).contains(&number)
+    let number = || digits.iter().fold(0_u32, |n, b| n * 10 + u32::from(b - b'0'));
+    // Only digits are few and small enough to be added up.
+    (1..=5).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit) && (1..=65_535).contains(&number())
 }
 
 /// What may stand in a method or a field's name (RFC 9110, section 5.6.2).
