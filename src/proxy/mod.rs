@@ -4,6 +4,8 @@
 //! published routes and adds to the tallies. If everything else is broken, traffic flows on.
 
 mod admit;
+#[doc(hidden)]
+pub mod bare;
 mod client_side;
 mod clock;
 mod closed;

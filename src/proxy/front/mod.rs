@@ -4,6 +4,7 @@
 //! these, or only for all connections alike.
 
 mod accept;
+pub(super) mod bare;
 mod chunks;
 mod connection;
 mod h2_frames;

@@ -1,0 +1,9 @@
+//! Calls `bodies::shadow_diff` without end.
+
+#![no_main]
+
+#[allow(dead_code)]
+#[path = "../bodies.rs"]
+mod bodies;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| bodies::shadow_diff(input));
