@@ -218,7 +218,11 @@ impl ProxyHttp for Gateway {
         end: bool,
         ctx: &mut RequestContext,
     ) -> Result<()> {
-        if let Some(bytes) = body {
+        // What goes through a tunnel is no body.
+        let tunnel = ctx.upstream_status == Some(101);
+        if let Some(bytes) = body
+            && !tunnel
+        {
             ctx.body_bytes += bytes.len() as u64;
             if ctx.body_limit.is_some_and(|limit| ctx.body_bytes > limit) {
                 ctx.refused = Some("body_too_large");

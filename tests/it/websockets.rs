@@ -83,3 +83,30 @@ versions = {{ "1.0.0" = {{ endpoints = ["{}"] }} }}
         assert!(head.starts_with("HTTP/1.1 200") && body.contains(&format!("\"path\":\"/{i}\"")), "{head}{body}");
     }
 }
+
+/// What goes through a tunnel is no request body: its limit would cut off every socket that lives long enough.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_request_bodies_does_not_end_a_tunnel() {
+    let (version, task) = echo().await;
+    let app = TestApp::start(&format!(
+        r#"
+[services.shop]
+match = [{{ path = "/" }}]
+baseline = "1.0.0"
+body_limit = "1KiB"
+versions = {{ "1.0.0" = {{ endpoints = ["{version}"] }} }}
+"#
+    ))
+    .await;
+    let address = app.proxy.strip_prefix("http://").unwrap();
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut socket, _) = tokio_tungstenite::client_async(format!("ws://{address}/"), stream).await.unwrap();
+    for i in 0..20 {
+        let text = Message::Text("x".repeat(200).into());
+        socket.send(text.clone()).await.unwrap();
+        assert_eq!(socket.next().await.unwrap().unwrap_or_else(|e| panic!("message {i}: {e}")), text);
+    }
+    let large = app.client.post(&app.proxy).body("x".repeat(2_000)).send().await.unwrap();
+    assert_eq!(large.status().as_u16(), 413);
+    task.abort();
+}
