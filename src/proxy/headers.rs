@@ -10,17 +10,19 @@ use pingora::prelude::Result;
 use super::front::is_authority;
 use crate::routing::DeprecationHeaders;
 
+// Names are text: of a `HeaderName` that is added, Pingora copies the text each time.
+
 /// The id of a request.
-pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const X_REQUEST_ID: &str = "x-request-id";
 /// The version that serves it.
-pub(super) const X_VERSION: HeaderName = HeaderName::from_static("x-switchback-version");
+pub(super) const X_VERSION: &str = "x-switchback-version";
 /// The tenant that it belongs to.
-pub(super) const X_TENANT: HeaderName = HeaderName::from_static("x-switchback-tenant");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(super) const X_TENANT: &str = "x-switchback-tenant";
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
+const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
+const X_FORWARDED_HOST: &str = "x-forwarded-host";
+const FORWARDED: &str = "forwarded";
+const TRACEPARENT: &str = "traceparent";
 
 /// The longest request id that is taken over.
 const REQUEST_ID_MAX: usize = 128;
@@ -151,7 +153,7 @@ pub(super) fn forward(
     host: Option<&HeaderValue>,
     rfc7239: bool,
 ) -> Result<()> {
-    let before = |name: HeaderName, headers: &HeaderMap| {
+    let before = |name: &str, headers: &HeaderMap| {
         let mut joined = Vec::new();
         for value in headers.get_all(name) {
             joined.extend_from_slice(value.as_bytes());
@@ -166,7 +168,7 @@ pub(super) fn forward(
         element.extend_from_slice(forwarded_element(origin, host).as_bytes());
         header.insert_header(FORWARDED, element)?;
     } else if !origin.trusted {
-        header.remove_header(&FORWARDED);
+        header.remove_header(&http::header::FORWARDED);
     }
     header.insert_header(X_FORWARDED_FOR, client)?;
     if !origin.trusted || !header.headers.contains_key(X_FORWARDED_PROTO) {
@@ -176,7 +178,7 @@ pub(super) fn forward(
     if !origin.trusted || !header.headers.contains_key(X_FORWARDED_HOST) {
         match host {
             Some(host) => header.insert_header(X_FORWARDED_HOST, host.clone())?,
-            None => drop(header.remove_header(&X_FORWARDED_HOST)),
+            None => drop(header.remove_header(X_FORWARDED_HOST)),
         }
     }
     Ok(())
