@@ -7,6 +7,7 @@ use http::{HeaderMap, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::Result;
 
+use super::address_text::AddressText;
 use super::front::is_authority;
 use crate::routing::DeprecationHeaders;
 
@@ -161,8 +162,14 @@ pub(super) fn forward(
         }
         joined
     };
-    let mut client = if origin.trusted { before(X_FORWARDED_FOR, &header.headers) } else { Vec::new() };
-    client.extend_from_slice(origin.client.to_string().as_bytes());
+    let client = AddressText::of(origin.client);
+    if origin.trusted {
+        let mut chain = before(X_FORWARDED_FOR, &header.headers);
+        chain.extend_from_slice(client.as_bytes());
+        header.insert_header(X_FORWARDED_FOR, chain)?;
+    } else {
+        header.insert_header(X_FORWARDED_FOR, client.as_bytes())?;
+    }
     if rfc7239 {
         let mut element = if origin.trusted { before(FORWARDED, &header.headers) } else { Vec::new() };
         element.extend_from_slice(forwarded_element(origin, host).as_bytes());
@@ -170,7 +177,6 @@ pub(super) fn forward(
     } else if !origin.trusted {
         header.remove_header(&http::header::FORWARDED);
     }
-    header.insert_header(X_FORWARDED_FOR, client)?;
     if !origin.trusted || !header.headers.contains_key(X_FORWARDED_PROTO) {
         let proto = if origin.tls { HeaderValue::from_static("https") } else { HeaderValue::from_static("http") };
         header.insert_header(X_FORWARDED_PROTO, proto)?;

@@ -3,6 +3,7 @@
 //! The only room that knows Pingora's request phases. It knows neither the control room nor the store: it reads the
 //! published routes and adds to the tallies. If everything else is broken, traffic flows on.
 
+mod address_text;
 mod admit;
 #[doc(hidden)]
 pub mod bare;
