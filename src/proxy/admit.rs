@@ -87,7 +87,9 @@ impl Gateway {
         // Last, so that what is refused anyway uses up nothing.
         ctx.permit = routing::permit(&routes, decision.service, tenant, client, ctx.started_us * 1_000)
             .map_err(|over| turned_away(&decision, Why::OverLimit(over), ctx))?;
-        ctx.request_id = headers::given_request_id(&header.headers).or_else(|| Some(headers::fresh_request_id(random)));
+        let given = if facts.sent.request_id { headers::given_request_id(&header.headers) } else { None };
+        ctx.request_id = given.or_else(|| Some(headers::fresh_request_id(random)));
+        ctx.sent = facts.sent;
         ctx.random = random;
         ctx.call = if facts.stream { Call::of(header) } else { None };
         ctx.origin = Some(Origin { client, trusted, tls: handshake.is_some() });

@@ -11,7 +11,7 @@ use super::closed::Closed;
 use super::detour::Detour;
 use super::front::Pace;
 use super::grpc::Call;
-use super::headers::Origin;
+use super::headers::{Origin, Sent};
 use super::outcome::AttemptError;
 use super::shadow::Sample;
 use super::streams::Stream;
@@ -30,6 +30,8 @@ pub(super) struct RequestContext {
     pub random: [u64; 2],
     /// Whom it comes from.
     pub origin: Option<Origin>,
+    /// Which headers that are looked for later it came with.
+    pub sent: Sent,
     /// Fields that name tenants and are not believed from whom it comes.
     pub distrusted: Option<Arc<[HeaderName]>>,
     /// How long the client may take nothing of the answer.

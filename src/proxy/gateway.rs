@@ -194,7 +194,7 @@ impl ProxyHttp for Gateway {
             request.remove_header(&name);
         }
         headers::forward(request, origin, host.as_ref(), assigned.service.spec.headers.forwarded)?;
-        headers::trace(request, ctx.random)?;
+        headers::trace(request, ctx.sent, ctx.random)?;
         if let Some(id) = &ctx.request_id {
             request.insert_header(headers::X_REQUEST_ID, id.clone())?;
         }

@@ -51,6 +51,26 @@ pub(super) struct HeadFacts {
     pub length: Option<u64>,
     /// Whether long pauses are normal: WebSocket, server-sent events, gRPC.
     pub stream: bool,
+    /// What later phases would have to search for.
+    pub sent: Sent,
+}
+
+/// Which of the headers that are looked for later the client has sent. Most send none of them, and a look at each name
+/// in passing costs less than a search for each of these.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Sent {
+    pub request_id: bool,
+    pub trace: bool,
+}
+
+impl Sent {
+    fn note(&mut self, name: &str) {
+        match name {
+            X_REQUEST_ID => self.request_id = true,
+            TRACEPARENT => self.trace = true,
+            _ => {}
+        }
+    }
 }
 
 /// Looks over a request head once: whether it is unambiguous and small enough, and what it tells.
@@ -73,6 +93,7 @@ pub(super) fn check(header: &RequestHeader, limits: HeadLimits) -> std::result::
             encoded = true;
         } else {
             facts.stream |= tells_stream(name, value.as_bytes());
+            facts.sent.note(name.as_str());
         }
     }
     if size as u64 > limits.size {
@@ -214,15 +235,15 @@ fn forwarded_element(origin: Origin, host: Option<&HeaderValue>) -> String {
 }
 
 /// Passes a trace on, or begins one (W3C Trace Context) that nobody has asked to record.
-pub(super) fn trace(header: &mut RequestHeader, random: [u64; 2]) -> Result<()> {
-    if header.headers.contains_key(TRACEPARENT) {
+pub(super) fn trace(header: &mut RequestHeader, sent: Sent, random: [u64; 2]) -> Result<()> {
+    if sent.trace && header.headers.contains_key(TRACEPARENT) {
         return Ok(());
     }
     let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
     write_hex(&mut text[3..19], random[0]);
     write_hex(&mut text[19..35], random[1] | 1);
     write_hex(&mut text[36..52], random[0].rotate_left(32) ^ random[1] | 1);
-    header.insert_header(TRACEPARENT, text.to_vec())
+    header.insert_header(TRACEPARENT, &text[..])
 }
 
 #[cfg(test)]
@@ -296,11 +317,23 @@ mod tests {
         assert_eq!(given_request_id(&request(&[("x-request-id", "a b")]).headers), None);
         assert_eq!(given_request_id(&request(&[("x-request-id", &"r".repeat(129))]).headers), None);
         let mut header = request(&[]);
-        trace(&mut header, [2, 3]).unwrap();
+        trace(&mut header, Sent::default(), [2, 3]).unwrap();
         let wanted = "00-00000000000000020000000000000003-0000000200000003-00";
         assert_eq!(header.headers.get("traceparent").unwrap(), wanted);
-        trace(&mut header, [7, 7]).unwrap();
-        assert_eq!(header.headers.get("traceparent").unwrap(), wanted);
+        let sent = Sent { trace: true, ..Sent::default() };
+        trace(&mut header, sent, [7, 7]).unwrap();
+        assert_eq!(header.headers.get("traceparent").unwrap(), wanted, "passed on");
+        let mut dropped = request(&[]);
+        trace(&mut dropped, sent, [2, 3]).unwrap();
+        assert_eq!(dropped.headers.get("traceparent").unwrap(), wanted, "belonged to the client's connection");
+    }
+
+    #[test]
+    fn headers_that_later_phases_ask_for_are_noted() {
+        let sent = |name| check(&request(&[("host", "a"), (name, "1")]), LIMITS).unwrap().sent;
+        assert_eq!(sent("X-Request-Id"), Sent { request_id: true, ..Sent::default() });
+        assert_eq!(sent("Traceparent"), Sent { trace: true, ..Sent::default() });
+        assert_eq!(sent("x-request"), Sent::default());
     }
 
     #[test]
