@@ -45,7 +45,7 @@ pub(super) struct RequestContext {
     /// The endpoint that is working on it.
     pub in_use: Option<InUse>,
     /// Endpoints that could not be reached.
-    tried: [Option<SocketAddr>; TRIED],
+    tried: Vec<SocketAddr>,
     /// How often it was sent on.
     pub attempts: u32,
     /// How often it was sent to the version that has it now.
@@ -122,8 +122,8 @@ impl Assigned {
 impl RequestContext {
     /// Remembers an endpoint that could not be reached.
     pub fn remember_tried(&mut self, address: SocketAddr) {
-        if let Some(free) = self.tried.iter_mut().find(|t| t.is_none()) {
-            *free = Some(address);
+        if self.tried.len() < TRIED {
+            self.tried.push(address);
         }
     }
 
@@ -139,7 +139,7 @@ impl RequestContext {
 
     /// Whether an endpoint could not be reached before.
     pub fn has_tried(&self, address: SocketAddr) -> bool {
-        self.tried.contains(&Some(address))
+        self.tried.contains(&address)
     }
 }
 
