@@ -35,9 +35,7 @@ impl Gateway {
             BadHead::TooLarge => Refuse { status: 431, word: "header_too_large" },
         })?;
         let draining = self.draining.load(std::sync::atomic::Ordering::Relaxed);
-        http1::keep_alive(session, if draining { None } else { Some(limits.keepalive_timeout) });
-        http1::tolerate_half_close(session, facts.stream);
-        ctx.kept = http1::is_kept(session);
+        ctx.kept = http1::set_up(session, if draining { None } else { Some(limits.keepalive_timeout) }, facts.stream);
         let without_body = session.as_mut().is_body_done();
         if !without_body {
             session.set_read_timeout(Some(limits.body_timeout));

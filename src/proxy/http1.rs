@@ -54,29 +54,23 @@ pub(super) fn without_chunks(request: &RequestHeader, answer: &mut ResponseHeade
     }
 }
 
-/// Whether the connection stays open after the answer, as far as the client wants that.
-pub(super) fn keep_alive(session: &mut Session, timeout: Option<Duration>) {
-    let wanted = session.get_keepalive();
-    session.set_keepalive(wanted.and(timeout).map(|timeout| timeout.as_secs().max(1)));
-}
-
+/// Says how long the connection stays open after the answer, as far as the client wants that; answers whether it does.
+///
 /// Lets the client close its side after its request and still have its answer. Not on streams: there it is how clients
 /// leave, and nothing else would ever tell.
-pub(super) fn tolerate_half_close(session: &mut Session, stream: bool) {
-    if let ServerSession::H1(h1) = session.as_mut() {
-        h1.set_abort_on_close(stream);
-    }
+pub(super) fn set_up(session: &mut Session, keepalive: Option<Duration>, stream: bool) -> bool {
+    let ServerSession::H1(h1) = session.as_mut() else { return false };
+    // One of HTTP/1.0 has to say that it wants it.
+    let wanted = keepalive.filter(|_| h1.get_keepalive_timeout().is_some());
+    h1.set_server_keepalive(wanted.map(|timeout| timeout.as_secs().max(1)));
+    h1.set_abort_on_close(stream);
+    h1.will_keepalive()
 }
 
 /// Whether the client has closed its side since `kept`, when its connection was to stay open.
 pub(super) fn has_closed(session: &Session, kept: bool) -> bool {
     kept && session.response_written().is_none()
         && matches!(session.as_ref(), ServerSession::H1(h1) if !h1.will_keepalive())
-}
-
-/// Whether the connection is one of HTTP/1 that stays open.
-pub(super) fn is_kept(session: &Session) -> bool {
-    matches!(session.as_ref(), ServerSession::H1(h1) if h1.will_keepalive())
 }
 
 /// The answer is whole and the request is not: its client may soon stop.

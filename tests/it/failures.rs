@@ -66,7 +66,8 @@ async fn refused_connections_timeouts_and_errors_are_the_backends() {
     old.script.status.store(503, SeqCst);
     let answer = app.get("/", &[]).await;
     assert_eq!((answer.status, answer.version.as_str()), (503, "1.0.0"));
-    assert_eq!(failures(&app, "status").await, 1.0);
+    let counted = async || failures(&app, "status").await == 1.0;
+    until("the failure to be counted", Duration::from_secs(2), counted).await;
     old.script.status.store(404, SeqCst);
     assert_eq!(app.get("/", &[]).await.status, 404);
     assert_eq!(all_failures(&app).await, 1.0, "a 4xx is no failure");

@@ -292,7 +292,7 @@ async fn a_client_may_close_its_side_after_the_request() {
     let app = start(address).await;
     for request in [
         "GET / HTTP/1.1\r\nhost: x\r\n\r\n",
-        "GET / HTTP/1.0\r\nuser-agent: old\r\n\r\n",
+        "GET / HTTP/1.0\r\n\r\n",
         "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello",
     ] {
         let mut stream = send(&app, request).await;
@@ -330,10 +330,10 @@ async fn old_clients_get_answers_that_they_can_read() {
     })
     .await;
     let app = start(address).await;
-    let mut stream = send(&app, "GET / HTTP/1.0\r\nuser-agent: old\r\n\r\n").await;
+    let mut stream = send(&app, "GET / HTTP/1.0\r\n\r\n").await;
     let whole = rest(&mut stream).await;
     assert!(whole.ends_with("\r\n\r\nshort"), "{whole}");
-    let mut stream = send(&app, "GET /chunks HTTP/1.0\r\nuser-agent: old\r\n\r\n").await;
+    let mut stream = send(&app, "GET /chunks HTTP/1.0\r\n\r\n").await;
     let whole = rest(&mut stream).await;
     assert!(whole.ends_with("\r\n\r\nlonger."), "chunks mean nothing to it: {whole}");
     no_failures(&app).await;
