@@ -40,7 +40,7 @@ impl Behind {
 
 /// Before a request that asks for a WebSocket goes out: its own side steps back until the answer is there.
 pub(super) fn expect_websocket(session: &mut Session, ctx: &mut RequestContext) {
-    if session.as_downstream().is_upgrade_req() {
+    if ctx.assigned.as_ref().is_some_and(|a| a.stream) && session.as_downstream().is_upgrade_req() {
         ctx.behind = Some(Side::before(&mut session.downstream_session, Work::Begin(false)));
     }
 }
