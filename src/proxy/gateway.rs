@@ -17,17 +17,18 @@ use pingora::upstreams::peer::HttpPeer;
 
 use super::admit::Refuse;
 use super::client_side;
-use super::clock::{Clock, unix_ms};
+use super::clock::Clock;
 use super::context::RequestContext;
 use super::detour;
 use super::endpoints::EndpointKeeper;
 use super::errors::{kind_of, side_of};
-use super::front::{Link, LinkFault};
+use super::front::Link;
 use super::grpc;
 use super::headers;
 use super::http1;
 use super::hygiene;
 use super::outcome::{self, AttemptError, ErrorKind, Facts, Side};
+use super::path;
 use super::refusal;
 use super::rescue::{self, Failed};
 use super::route_stats;
@@ -35,14 +36,8 @@ use super::shadow::Queue;
 use super::streams::StreamKeeper;
 use super::upstream;
 use crate::config::Settings;
-use crate::routing::{self, InUse, Routes, VersionRoute};
-use crate::telemetry::{AccessLine, AccessLog, Fault, Metrics};
-
-/// Answers up to this size in bytes are handed to the kernel at once.
-const SMALL_ANSWER: u64 = 4 << 10;
-
-/// Uploads up to this size in bytes take no time that counts.
-const SHORT_UPLOAD: u64 = 64 << 10;
+use crate::routing::{self, InUse, Routes};
+use crate::telemetry::{AccessLog, Fault, Metrics};
 
 /// The data plane's request handler.
 pub(super) struct Gateway {
@@ -161,7 +156,7 @@ impl ProxyHttp for Gateway {
         };
         ctx.uploading = !session.as_mut().is_body_done();
         let mut peer = upstream::peer(version, &endpoint, identity.as_deref(), assigned.stream, ctx.uploading);
-        if ctx.uploading && version.spec.http2 && !is_short_upload(session.req_header()) {
+        if ctx.uploading && version.spec.http2 && !http1::is_short_upload(session.req_header()) {
             // Over HTTP/2 Pingora measures the time until the answer from the head, however long the upload moves.
             peer.options.read_timeout = Some(version.spec.timeouts.stream);
         } else if !assigned.stream {
@@ -208,7 +203,7 @@ impl ProxyHttp for Gateway {
         if let Some(sample) = &mut ctx.shadow {
             sample.sent(request, version, self.clock.now_us());
         }
-        address(request, version, assigned.strip)
+        path::address(request, version, assigned.strip)
     }
 
     async fn request_body_filter(
@@ -223,18 +218,7 @@ impl ProxyHttp for Gateway {
         if let Some(bytes) = body
             && !tunnel
         {
-            ctx.body_bytes += bytes.len() as u64;
-            if ctx.body_limit.is_some_and(|limit| ctx.body_bytes > limit) {
-                ctx.refused = Some("body_too_large");
-                self.metrics.refused("body_too_large");
-                return Err(Error::explain(ErrorType::HTTPStatus(413), "the request body is too large").into_down());
-            }
-            let since = Duration::from_micros(self.clock.now_us().saturating_sub(ctx.started_us));
-            if ctx.pace.is_some_and(|pace| pace.is_missed(ctx.body_bytes, since)) {
-                ctx.refused = Some("slow_body");
-                self.metrics.refused("slow_body");
-                return Err(Error::explain(ErrorType::HTTPStatus(408), "the request body hardly moves").into_down());
-            }
+            self.take_body(ctx, bytes.len())?;
             // An empty last frame of HTTP/2 would end a chunked body towards HTTP/1 twice and spoil the connection.
             if end && bytes.is_empty() {
                 *body = None;
@@ -321,12 +305,12 @@ impl ProxyHttp for Gateway {
             session.set_read_timeout(None);
         } else {
             http1::without_chunks(session.req_header(), response);
-            let whole = ctx.uploading && has_no_body(session.req_header(), response);
+            let whole = ctx.uploading && http1::has_no_body(session.req_header(), response);
             self.answered(session, ctx, whole);
         }
         let Some(assigned) = &ctx.assigned else { return Ok(()) };
         // An answer that fits into the socket's buffer cannot wait for the client, so it needs no timer.
-        if !fits_buffer(&response.headers) {
+        if !http1::fits_buffer(response) {
             session.set_write_timeout(Some(ctx.write_timeout));
         }
         let show = assigned.service.spec.headers;
@@ -436,12 +420,8 @@ impl ProxyHttp for Gateway {
         let (status, proxy_error) = match Link::of(session).and_then(Link::fault) {
             None => (status, proxy_error),
             Some(fault) => {
-                let (status, word) = match fault {
-                    LinkFault::Malformed | LinkFault::Flood => (400, "malformed"),
-                    LinkFault::Slow => (408, "slow_body"),
-                };
-                self.metrics.refused(word);
-                (status, "http_request_error")
+                self.metrics.refused(fault.word());
+                (fault.status(), "http_request_error")
             }
         };
         // Pingora closes the connection after this, and the answer has to say so: who trusts it would lose a request.
@@ -482,30 +462,7 @@ impl ProxyHttp for Gateway {
             let choose = assigned.service.spec.choose.as_ref().and_then(|c| c.header.as_ref());
             self.shadow.submit(*sample, choose);
         }
-        let Some(log) = &self.access_log else { return };
-        let header = session.req_header();
-        let client = client_ip(session).to_string();
-        let assigned = ctx.assigned.as_ref();
-        let closed = ctx.closed.as_ref();
-        let tenant =
-            assigned.and_then(|a| a.tenant.as_ref()).map(|(t, _)| t).or(closed.and_then(|c| c.tenant.as_ref()));
-        let service = assigned.map(|a| &a.service).or(closed.map(|c| &c.service));
-        log.write(&AccessLine {
-            at_ms: unix_ms(),
-            service: service.map_or("", |s| s.spec.name.as_str()),
-            tenant: tenant.map_or("", String::as_str),
-            version: assigned.map_or("", |a| a.version.name.as_str()),
-            answered_by: ctx.detour.as_ref().map_or("", |d| d.version.name.as_str()),
-            method: header.method.as_str(),
-            path: header.uri.path(),
-            status: sent,
-            duration_us: now_us.saturating_sub(ctx.started_us),
-            bytes: session.body_bytes_sent() as u64,
-            client: &client,
-            request_id: ctx.request_id.as_ref().and_then(|v| v.to_str().ok()).unwrap_or_default(),
-            fault: outcome.fault.as_str(),
-            why: ctx.why_ended().or_else(|| error.map(|e| e.etype().as_str())).unwrap_or_default(),
-        });
+        self.write_line(session, error, ctx, outcome.fault, now_us);
     }
 
     fn suppress_error_log(&self, _: &Session, _: &RequestContext, _: &Error) -> bool {
@@ -521,53 +478,4 @@ impl ProxyHttp for Gateway {
 /// Every connection that is served has a link, so the unspecified address is nobody's.
 pub(super) fn client_ip(session: &Session) -> IpAddr {
     Link::of(session).map_or(IpAddr::from([0, 0, 0, 0]), |link| link.client)
-}
-
-/// Whether an answer is whole with its header.
-fn has_no_body(request: &RequestHeader, answer: &ResponseHeader) -> bool {
-    let empty = || answer.headers.get(http::header::CONTENT_LENGTH).is_some_and(|length| length == "0");
-    let status = answer.status;
-    !status.is_informational()
-        && (request.method == http::Method::HEAD || matches!(status.as_u16(), 204 | 304) || empty())
-}
-
-/// Whether the request's body is declared to be as short as what is kept for a second attempt.
-fn is_short_upload(header: &RequestHeader) -> bool {
-    let length = header.headers.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    length.is_some_and(|length| length <= SHORT_UPLOAD)
-}
-
-/// Whether an answer with this header is small enough for the send buffer of any socket.
-fn fits_buffer(headers: &http::HeaderMap) -> bool {
-    let length = headers.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    length.is_some_and(|l| l <= SMALL_ANSWER)
-}
-
-/// What is each version's own in a head: its name, the host that it wants to see, and its paths.
-pub(super) fn address(request: &mut RequestHeader, version: &VersionRoute, strip: usize) -> Result<()> {
-    request.insert_header(headers::X_VERSION, version.header.clone())?;
-    if let Some(host) = &version.spec.host {
-        request.insert_header(http::header::HOST, host.as_str())?;
-    }
-    rewrite_path(request, version, strip)
-}
-
-/// Removes the tenant's prefix and applies the version's rewrite; the query stays.
-fn rewrite_path(request: &mut RequestHeader, version: &VersionRoute, strip: usize) -> Result<()> {
-    let rewrite = version.spec.rewrite.as_ref();
-    if strip == 0 && rewrite.is_none() {
-        return Ok(());
-    }
-    let path = request.uri.path();
-    let stripped = match path.get(strip..) {
-        None | Some("") => "/",
-        Some(rest) => rest,
-    };
-    let rewritten = rewrite.and_then(|r| routing::rewrite(stripped, &r.from, &r.to));
-    let path = rewritten.as_deref().unwrap_or(stripped);
-    let new = match request.uri.query() {
-        Some(query) => format!("{path}?{query}"),
-        None => path.to_owned(),
-    };
-    request.set_raw_path(new.as_bytes())
 }

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use http::Version;
-use http::header::{HOST, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::Result;
 use pingora::protocols::http::ServerSession;
@@ -13,6 +13,11 @@ use pingora::proxy::Session;
 /// How long a client that has its whole answer may pause before it sends more of its request. Closing at once could cost
 /// it the answer; waiting for what nobody needs costs a connection.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// Answers up to this size in bytes are handed to the kernel at once.
+const SMALL_ANSWER: u64 = 4 << 10;
+/// Uploads up to this size in bytes take no time that counts.
+const SHORT_UPLOAD: u64 = 64 << 10;
 
 /// Turns an absolute-form target, which clients send to proxies, into the origin form that services match and expect.
 /// Pingora has seen to it that its host is no other than that of the `host` header.
@@ -76,6 +81,28 @@ pub(super) fn has_closed(session: &Session, kept: bool) -> bool {
 /// The answer is whole and the request is not: its client may soon stop.
 pub(super) fn linger(session: &mut Session) {
     session.set_read_timeout(Some(LINGER));
+}
+
+/// The declared length of a message's body in bytes.
+fn length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Whether an answer is whole with its header.
+pub(super) fn has_no_body(request: &RequestHeader, answer: &ResponseHeader) -> bool {
+    let status = answer.status;
+    let empty = || length(&answer.headers) == Some(0);
+    !status.is_informational() && (request.method == Method::HEAD || matches!(status.as_u16(), 204 | 304) || empty())
+}
+
+/// Whether the request's body is declared to be as short as what is kept for a second attempt.
+pub(super) fn is_short_upload(request: &RequestHeader) -> bool {
+    length(&request.headers).is_some_and(|length| length <= SHORT_UPLOAD)
+}
+
+/// Whether an answer with this header is small enough for the send buffer of any socket.
+pub(super) fn fits_buffer(answer: &ResponseHeader) -> bool {
+    length(&answer.headers).is_some_and(|length| length <= SMALL_ANSWER)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! The only room that knows Pingora's request phases. It knows neither the control room nor the store: it reads the
 //! published routes and adds to the tallies. If everything else is broken, traffic flows on.
 
+mod access;
 mod address_text;
 mod admit;
 #[doc(hidden)]
@@ -24,7 +25,9 @@ mod hygiene;
 mod listen;
 mod maintenance;
 mod outcome;
+mod path;
 mod refusal;
+mod request_body;
 mod rescue;
 mod resolve;
 mod route_stats;

@@ -42,6 +42,25 @@ pub(in crate::proxy) enum Fault {
     Flood = 4,
 }
 
+impl Fault {
+    /// The status of the answer, where one can still be given.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::Malformed | Self::Flood => 400,
+            Self::Slow => 408,
+        }
+    }
+
+    /// One word for metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Slow => "slow_body",
+            Self::Flood => "flood",
+        }
+    }
+}
+
 const MESSAGES: u8 = 0;
 const TUNNEL: u8 = 1;
 

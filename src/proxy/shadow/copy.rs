@@ -5,7 +5,7 @@ use http::uri::{PathAndQuery, Scheme};
 use pingora::http::RequestHeader;
 use pingora::prelude::{Error, Result};
 
-use super::super::gateway::address;
+use super::super::path::address;
 use super::sample::X_SHADOW;
 use crate::routing::VersionRoute;
 
