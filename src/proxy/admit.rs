@@ -94,6 +94,7 @@ impl Gateway {
         ctx.distrusted = if trusted { None } else { routes.identifier.trusted_headers() };
         ctx.shadow = Sample::begin(&decision, header, facts.stream, without_body);
         self.begin(&decision, facts.stream, ctx);
+        http1::end_when_closed(session, ctx.permit.is_some());
         Ok(())
     }
 

@@ -72,6 +72,13 @@ pub(super) fn set_up(session: &mut Session, keepalive: Option<Duration>, stream:
     h1.will_keepalive()
 }
 
+/// A client that closes its side has left after all when its request holds a place that others wait for.
+pub(super) fn end_when_closed(session: &mut Session, holds_a_place: bool) {
+    if holds_a_place && let ServerSession::H1(h1) = session.as_mut() {
+        h1.set_abort_on_close(true);
+    }
+}
+
 /// Whether the client has closed its side since `kept`, when its connection was to stay open.
 pub(super) fn has_closed(session: &Session, kept: bool) -> bool {
     kept && session.response_written().is_none()
