@@ -4,8 +4,8 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 use http::{HeaderMap, Method, header};
 use switchback::config;
@@ -16,6 +16,9 @@ use switchback::telemetry::{SessionResult, Tallies};
 struct Counting;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+/// Tests that count do so one after the other.
+static COUNTS: Mutex<()> = Mutex::new(());
 
 // SAFETY: everything is passed on unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
@@ -73,6 +76,7 @@ fn routes(signer: &Arc<CookieSigner>) -> Routes {
 
 #[test]
 fn deciding_allocates_nothing() {
+    let _alone = COUNTS.lock().unwrap();
     let signer = Arc::new(CookieSigner::new([b"new".as_slice(), b"old".as_slice()]));
     let routes = routes(&signer);
     let owner = SessionOwner { service: "kept", tenant: "acme", key: Some(b"alice") };
@@ -106,4 +110,23 @@ fn deciding_allocates_nothing() {
         });
         assert_eq!(allocated.min(), Some(0), "{path}");
     }
+}
+
+/// Strangers make up more tenants than there are places for: none of them costs memory.
+#[test]
+fn tenants_that_are_made_up_allocate_nothing() {
+    let _alone = COUNTS.lock().unwrap();
+    let routes = routes(&Arc::new(CookieSigner::new([b"key".as_slice()])));
+    let service = routes.service("plain").unwrap();
+    let names: Vec<String> = (0..100_000).map(|i| format!("made-up-{i}")).collect();
+    let before = ALLOCATIONS.load(Relaxed);
+    let mut refused = 0;
+    for (at, name) in names.iter().enumerate() {
+        let permit = permit(&routes, service, Some(name), [10, 0, 0, 1].into(), 1_000_000_000 + at as u64);
+        refused += u64::from(permit.is_err());
+    }
+    let allocated = ALLOCATIONS.load(Relaxed) - before;
+    // Another thread of the test's harness may allocate beside it.
+    assert!(allocated < 100, "{allocated}");
+    assert!(refused < 1_000, "{refused} who came once were refused");
 }
