@@ -159,13 +159,13 @@ async fn requests_at_a_time_are_limited_and_those_that_end_make_room() {
     old.script.hang.store(false, SeqCst);
     until("there is room for one", Duration::from_secs(5), async || ask(&app, "acme").await.status == 200).await;
     until("and for two", Duration::from_secs(5), async || served(&app, "acme", 2).await == 2).await;
-    // Over HTTP/1 it may only have closed its side: the version works on, and the place is taken until it has answered.
-    old.script.delay_us.store(1_000_000, SeqCst);
+    // And over HTTP/1, where closing means leaving for limited tenants.
+    old.script.hang.store(true, SeqCst);
     let before = old.script.requests();
     let held = [slow(&app.client, "acme"), slow(&app.client, "acme")];
     until("both are there", Duration::from_secs(5), async || old.script.requests() == before + 2).await;
     held.iter().for_each(tokio::task::JoinHandle::abort);
-    old.script.delay_us.store(0, SeqCst);
+    old.script.hang.store(false, SeqCst);
     until("there is room again", Duration::from_secs(5), async || served(&app, "acme", 2).await == 2).await;
 }
 

@@ -30,4 +30,4 @@ mod tls;
 mod together;
 mod upstream_tls;
 mod websocket;
-mod websockets;
+mod websocket_begin;
