@@ -93,7 +93,8 @@ async fn a_version_that_is_too_slow_gets_504_and_the_blame() {
     let answer = app.get("/", &[]).await;
     assert_eq!(answer.status, 504);
     assert!(answer.headers["proxy-status"].to_str().unwrap().contains("http_response_timeout"));
-    assert_eq!(failures(&app, "timeout").await, 1.0);
+    let counted = async || failures(&app, "timeout").await == 1.0;
+    until("the failure to be counted", Duration::from_secs(2), counted).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
