@@ -7,7 +7,7 @@ use super::clock::unix_s;
 use super::closed::{Closed, Why};
 use super::context::{Assigned, RequestContext, set_cookie};
 use super::endpoints::is_label;
-use super::front::{Link, Pace};
+use super::front::{Handshake, Link, Pace};
 use super::gateway::{Gateway, client_ip};
 use super::grpc::Call;
 use super::headers::{self, BadHead, HeadLimits, Origin};
@@ -44,10 +44,7 @@ impl Gateway {
         }
         ctx.write_timeout = limits.write_timeout;
         let handshake = Link::of(session).and_then(|link| link.tls.as_ref());
-        if let Some(name) = handshake.and_then(|handshake| handshake.server_name.as_ref())
-            && !headers::host(session.req_header()).eq_ignore_ascii_case(name)
-        {
-            // A client may use one connection for several names; what was checked in the handshake holds for one.
+        if handshake.is_some_and(|handshake| is_misdirected(handshake, headers::host(session.req_header()))) {
             return Err(Refuse { status: 421, word: "misdirected" });
         }
         let client = client_ip(session);
@@ -144,4 +141,9 @@ fn turned_away(decision: &Decision<'_, '_>, why: Why, ctx: &mut RequestContext) 
     let refuse = closed.refuse();
     ctx.closed = Some(Box::new(closed));
     refuse
+}
+
+/// A client may use one connection for several names; what was checked in its handshake holds for one.
+fn is_misdirected(handshake: &Handshake, host: &str) -> bool {
+    handshake.server_name.as_ref().is_some_and(|name| !host.eq_ignore_ascii_case(name))
 }

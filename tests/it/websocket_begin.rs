@@ -1,4 +1,4 @@
-//! WebSockets through the proxy.
+//! How WebSockets begin: none is lost between its answer and its first message.
 
 use futures::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -25,7 +25,7 @@ use crate::config::Settings;
 
 pub(super) use self::accept::{Listening, accept};
 pub(super) use self::head::is_authority;
-pub(super) use self::link::Link;
+pub(super) use self::link::{Handshake, Link};
 pub(super) use self::places::Places;
 pub(super) use self::wire::Pace;
 
