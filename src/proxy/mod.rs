@@ -20,6 +20,7 @@ mod gateway;
 mod grpc;
 mod headers;
 mod health;
+mod hex;
 mod http1;
 mod hygiene;
 mod listen;
