@@ -122,12 +122,11 @@ fn tells_stream(name: &HeaderName, value: &[u8]) -> bool {
         || name == ACCEPT && value.windows(17).any(|w| w == b"text/event-stream")
 }
 
-/// The host of a request without its port.
+/// The host of a request without its port, once [`check`] has found it to be one.
 pub(super) fn host(header: &RequestHeader) -> &str {
     let authority = header.uri.authority().map(|a| a.as_str());
     let raw = authority.or_else(|| header.headers.get(HOST).and_then(|h| h.to_str().ok())).unwrap_or_default();
-    // Plain loops: a search that is made for long texts takes longer to begin than a host is long.
-    let raw = raw.bytes().rposition(|b| b == b'@').map_or(raw, |at| &raw[at + 1..]);
+    // A plain loop: a search that is made for long texts takes longer to begin than a host is long.
     let (host, end) = raw.strip_prefix('[').map_or((raw, b':'), |v6| (v6, b']'));
     host.bytes().position(|b| b == end).map_or(raw, |at| &host[..at])
 }
