@@ -188,7 +188,7 @@ impl ProxyHttp for Gateway {
         for name in hygiene::unwanted_of_request(&request.headers, origin.trusted, distrusted, believed) {
             request.remove_header(&name);
         }
-        headers::forward(request, origin, host.as_ref(), assigned.service.spec.headers.forwarded)?;
+        headers::forward(request, origin, ctx.sent, host.as_ref(), assigned.service.spec.headers.forwarded)?;
         headers::trace(request, ctx.sent, ctx.random)?;
         if let Some(id) = &ctx.request_id {
             request.insert_header(headers::X_REQUEST_ID, id.clone())?;

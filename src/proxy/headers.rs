@@ -62,6 +62,7 @@ pub(super) struct HeadFacts {
 pub(super) struct Sent {
     pub request_id: bool,
     pub trace: bool,
+    pub forwarded: bool,
 }
 
 impl Sent {
@@ -69,6 +70,7 @@ impl Sent {
         match name {
             X_REQUEST_ID => self.request_id = true,
             TRACEPARENT => self.trace = true,
+            FORWARDED => self.forwarded = true,
             _ => {}
         }
     }
@@ -164,6 +166,7 @@ pub(super) struct Origin {
 pub(super) fn forward(
     header: &mut RequestHeader,
     origin: Origin,
+    sent: Sent,
     host: Option<&HeaderValue>,
     rfc7239: bool,
 ) -> Result<()> {
@@ -187,7 +190,7 @@ pub(super) fn forward(
         let mut element = if origin.trusted { before(FORWARDED, &header.headers) } else { Vec::new() };
         element.extend_from_slice(forwarded_element(origin, host).as_bytes());
         header.insert_header(FORWARDED, element)?;
-    } else if !origin.trusted {
+    } else if !origin.trusted && sent.forwarded {
         header.remove_header(&http::header::FORWARDED);
     }
     if !origin.trusted || !header.headers.contains_key(X_FORWARDED_PROTO) {
@@ -292,8 +295,9 @@ mod tests {
         let own = HeaderValue::from_static("a.example");
         let after = |trusted, rfc7239| {
             let mut header = request(&claims);
+            let sent = check(&request(&[&claims[..], &[("host", "a")]].concat()), LIMITS).unwrap().sent;
             let origin = Origin { client: [9, 9, 9, 9].into(), trusted, tls: false };
-            forward(&mut header, origin, Some(&own), rfc7239).unwrap();
+            forward(&mut header, origin, sent, Some(&own), rfc7239).unwrap();
             ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"]
                 .map(|n| header.headers.get(n).map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default())
         };
@@ -326,6 +330,7 @@ mod tests {
         let sent = |name| check(&request(&[("host", "a"), (name, "1")]), LIMITS).unwrap().sent;
         assert_eq!(sent("X-Request-Id"), Sent { request_id: true, ..Sent::default() });
         assert_eq!(sent("Traceparent"), Sent { trace: true, ..Sent::default() });
+        assert_eq!(sent("Forwarded"), Sent { forwarded: true, ..Sent::default() });
         assert_eq!(sent("x-request"), Sent::default());
     }
 
