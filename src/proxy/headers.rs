@@ -9,7 +9,6 @@ use pingora::prelude::Result;
 
 use super::address_text::AddressText;
 use super::front::is_authority;
-use super::hex;
 use crate::routing::DeprecationHeaders;
 
 // Names are text: of a `HeaderName` that is added, Pingora copies the text each time.
@@ -149,9 +148,16 @@ pub(super) fn given_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
 /// A fresh id: 128 bits as hexadecimal digits.
 pub(super) fn fresh_request_id(random: [u64; 2]) -> HeaderValue {
     let mut text = [0; 32];
-    text[..16].copy_from_slice(&hex::digits(random[0]));
-    text[16..].copy_from_slice(&hex::digits(random[1]));
+    write_hex(&mut text[..16], random[0]);
+    write_hex(&mut text[16..], random[1]);
     HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
+}
+
+fn write_hex(into: &mut [u8], number: u64) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (i, place) in into.iter_mut().enumerate() {
+        *place = DIGITS[(number >> (60 - 4 * i)) as usize & 15];
+    }
 }
 
 /// Whom a request comes from, as endpoints are told.
@@ -236,9 +242,9 @@ pub(super) fn trace(header: &mut RequestHeader, sent: Sent, random: [u64; 2]) ->
         return Ok(());
     }
     let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    text[3..19].copy_from_slice(&hex::digits(random[0]));
-    text[19..35].copy_from_slice(&hex::digits(random[1] | 1));
-    text[36..52].copy_from_slice(&hex::digits(random[0].rotate_left(32) ^ random[1] | 1));
+    write_hex(&mut text[3..19], random[0]);
+    write_hex(&mut text[19..35], random[1] | 1);
+    write_hex(&mut text[36..52], random[0].rotate_left(32) ^ random[1] | 1);
     header.insert_header(TRACEPARENT, &text[..])
 }
 

@@ -20,7 +20,6 @@ mod gateway;
 mod grpc;
 mod headers;
 mod health;
-mod hex;
 mod http1;
 mod hygiene;
 mod listen;
