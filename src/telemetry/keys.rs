@@ -5,8 +5,7 @@
 //! rest go into Bloom filters that are allocated only when they are needed. No lock: one atomic operation decides.
 
 use std::sync::OnceLock;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Most scopes see a handful of failing keys; these cost no allocation and no error.
 const EXACT: usize = 16;
@@ -71,16 +70,10 @@ impl KeySet {
     /// `None` when all exact places belong to other keys. Places are taken in order and never given back, so a key
     /// that is present is met before the first free place.
     fn insert_exact(&self, hash: u64) -> Option<bool> {
-        // Once the last is taken all are, and a look at each without a branch takes a third of the time. Who took the last
-        // had seen the others taken; the orderings pass that on.
-        if self.exact.last().is_some_and(|slot| slot.load(Acquire) != 0) {
-            let known = self.exact.iter().fold(false, |known, slot| known | (slot.load(Relaxed) == hash));
-            return known.then_some(false);
-        }
         for slot in &self.exact {
             let mut found = slot.load(Relaxed);
             if found == 0 {
-                match slot.compare_exchange(0, hash, Release, Relaxed) {
+                match slot.compare_exchange(0, hash, Relaxed, Relaxed) {
                     Ok(_) => return Some(true),
                     Err(other) => found = other,
                 }
