@@ -128,7 +128,7 @@ impl House {
         let own = (0..tenants).map(|i| {
             let split = Split::new(&weights((i % 9_000) as u16 + 500), &baseline, i, i + 2);
             let name = TenantName::new(&tenant(i)).expect("a tenant's name");
-            (name, TenantState { format: DOCUMENT_FORMAT, revision: i + 2, split })
+            (name, TenantState { format: DOCUMENT_FORMAT, revision: i + 2, split, by: None })
         });
         state.tenants.insert(service.clone(), own.collect());
         // As a process starts: from its documents, one after the other.

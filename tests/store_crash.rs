@@ -32,6 +32,7 @@ fn event(revision: u64, kind: EventKind) -> Event {
         service: Some(ServiceName::new("s").unwrap()),
         tenant: None,
         group: None,
+        rollout: None,
         version: None,
         author: Author::Autopilot,
         reason: "x".repeat((revision % 700) as usize),

@@ -157,6 +157,9 @@ impl From<ChangeError> for Problem {
             }
             ChangeError::Invalid(_) => new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", text),
             ChangeError::Disabled { .. } => new(StatusCode::CONFLICT, "disabled", text),
+            ChangeError::UnknownRollout { .. } => new(StatusCode::NOT_FOUND, "not_found", text),
+            ChangeError::Running { .. } => new(StatusCode::CONFLICT, "running", text),
+            ChangeError::NotNow { .. } => new(StatusCode::CONFLICT, "not_now", text),
             ChangeError::InUse { .. } => new(StatusCode::CONFLICT, "in_use", text),
             ChangeError::StaleRevision { current, .. } => {
                 new(StatusCode::PRECONDITION_FAILED, "stale_revision", text).revision(*current)

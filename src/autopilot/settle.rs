@@ -115,6 +115,7 @@ fn note(found: &Findings<'_>, entry: &Entry, kind: EventKind, reason: String) ->
         service: Some(found.key.service.clone()),
         tenant: found.key.tenant.clone(),
         group: None,
+        rollout: None,
         version: Some(found.key.canary.clone()),
         author: Author::Autopilot,
         reason,

@@ -428,6 +428,7 @@ fn plain_event(kind: EventKind, revision: u64) -> Event {
         service: None,
         tenant: None,
         group: None,
+        rollout: None,
         version: None,
         author: Author::File,
         reason: String::new(),

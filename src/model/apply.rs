@@ -8,10 +8,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::apply_operations::tenant_of;
+use super::apply_rollout::{self, WrittenRollout};
 use super::change::{Applied, Change, ChangeError, ChangeRequest, scope_of};
 use super::document::{Commit, DOCUMENT_FORMAT, DocumentKey};
 use super::event::{Author, Event, EventKind};
-use super::names::{GroupName, ServiceName, TenantName, VersionName};
+use super::names::{GroupName, RolloutId, ServiceName, TenantName, VersionName};
 use super::share::{BUCKETS, BasisPoints, Weights};
 use super::spec::{ServiceSpec, Structure};
 use super::split::{RolledBack, Split, derive_salt};
@@ -57,6 +58,15 @@ impl State {
     }
 }
 
+/// The split with the slices that it comes to. After a bar the slices say what was, not what is, and whoever sets the split
+/// begins from what is.
+pub(super) fn as_in_effect(live: &ServiceState, split: Split) -> Split {
+    if live.weights_in_effect(&split) == split.weights() {
+        return split;
+    }
+    Split { slices: live.slices_in_effect(&split), brake: None, ..split }
+}
+
 /// The split that a scope follows when it has none of its own, and whose that is.
 fn inherited<'a>(structure: &Structure, live: &'a ServiceState, scope: &Scope) -> (&'a Split, Scope) {
     let Scope::Tenant(tenant) = scope else { return (&live.split, Scope::Service) };
@@ -69,7 +79,12 @@ fn inherited<'a>(structure: &Structure, live: &'a ServiceState, scope: &Scope) -
 #[derive(Default)]
 pub(super) struct Writes {
     service: Option<ServiceState>,
-    tenant: Option<(TenantName, Option<TenantState>)>,
+    pub(super) tenants: Vec<(TenantName, Option<TenantState>)>,
+    pub(super) rollouts: Vec<WrittenRollout>,
+    /// Rollouts whose units nobody needs any more.
+    pub(super) archived: Vec<RolloutId>,
+    /// Rollouts that are not listed any more.
+    pub(super) forgotten: Vec<RolloutId>,
 }
 
 pub(super) struct Outcome {
@@ -77,13 +92,14 @@ pub(super) struct Outcome {
     before: Value,
     after: Value,
     version: Option<VersionName>,
-    cause: Option<String>,
+    pub(super) rollout: Option<RolloutId>,
+    pub(super) cause: Option<String>,
     took_ms: Option<u64>,
 }
 
 impl Outcome {
     pub(super) fn new(kind: EventKind, before: Value, after: Value) -> Self {
-        Self { kind, before, after, version: None, cause: None, took_ms: None }
+        Self { kind, before, after, version: None, rollout: None, cause: None, took_ms: None }
     }
 
     pub(super) fn about(mut self, version: &VersionName) -> Self {
@@ -110,6 +126,15 @@ impl Next<'_> {
             return self.add_service();
         }
         self.check_revision()?;
+        if let Some(held) = self.hold_instead(change)? {
+            return Ok(held);
+        }
+        let mut outcome = self.change(change)?;
+        self.note_in_rollout(change, &mut outcome);
+        Ok(outcome)
+    }
+
+    fn change(&mut self, change: &Change) -> Result<Outcome, ChangeError> {
         match change {
             Change::AddService => unreachable!("handled above"),
             Change::SetSplit { scope, weights } => self.set_split(scope, weights),
@@ -133,6 +158,8 @@ impl Next<'_> {
             Change::ClearMaintenance { tenant } => self.clear_maintenance(tenant.as_ref()),
             Change::DisableVersion(version) => self.disable_version(version),
             Change::EnableVersion(version) => self.enable_version(version),
+            Change::StartRollout(new) => self.start_rollout(new),
+            Change::Rollout(id, command) => self.command_rollout(id, command),
         }
     }
 
@@ -149,13 +176,14 @@ impl Next<'_> {
                 Scope::Tenant(t) => tenant = Some(t.clone()),
             }
         }
+        let is_rollout = matches!(self.request.change, Change::StartRollout(_) | Change::Rollout(..));
         let mut document_revision = self.revision;
         if let Some(mut live) = self.writes.service {
             live.revision = self.revision;
             commit.puts.push((DocumentKey::Service(service.clone()), body_of(&live)));
             state.services.insert(service.clone(), Arc::new(live));
         }
-        if let Some((name, own)) = self.writes.tenant {
+        for (name, own) in self.writes.tenants {
             let tenants = state.tenants.entry(service.clone()).or_default();
             let key = DocumentKey::Tenant(service.clone(), name.clone());
             match own {
@@ -167,9 +195,18 @@ impl Next<'_> {
                 None => {
                     commit.deletes.push(key);
                     tenants.remove(name.as_str());
-                    document_revision = 0;
+                    document_revision = if is_rollout { self.revision } else { 0 };
                 }
             }
+        }
+        for id in &self.writes.archived {
+            apply_rollout::archive(id, &mut state, &mut commit);
+        }
+        for id in &self.writes.forgotten {
+            apply_rollout::forget(id, &mut state, &mut commit);
+        }
+        for written in self.writes.rollouts {
+            written.finish(self.revision, &mut state, &mut commit);
         }
         commit.events.push(Event {
             id: self.next_event,
@@ -179,6 +216,7 @@ impl Next<'_> {
             service: Some(service),
             tenant,
             group,
+            rollout: outcome.rollout,
             version: outcome.version,
             author: self.request.author.clone(),
             reason: self.request.reason.clone(),
@@ -202,8 +240,10 @@ impl Next<'_> {
     fn check_revision(&self) -> Result<(), ChangeError> {
         let live = self.live()?;
         if let Some(expected) = self.request.if_revision {
-            let current = match scope_of(&self.request.change) {
-                Some(Scope::Tenant(t)) => {
+            let change = &self.request.change;
+            let current = match (change, scope_of(change)) {
+                (Change::Rollout(id, _), _) => self.live_rollout(id)?.rollout.revision,
+                (_, Some(Scope::Tenant(t))) => {
                     self.state.tenant(self.request.service.as_str(), t.as_str()).map_or(0, |t| t.revision)
                 }
                 _ => live.revision,
@@ -221,7 +261,7 @@ impl Next<'_> {
         Ok(())
     }
 
-    fn current(&self, scope: &Scope) -> Result<(Split, Scope), ChangeError> {
+    pub(super) fn current(&self, scope: &Scope) -> Result<(Split, Scope), ChangeError> {
         self.state.split_of(self.structure, &self.request.service, scope).ok_or_else(|| ChangeError::UnknownService {
             name: self.request.service.to_string(),
             known: list(self.state.services.keys()),
@@ -248,7 +288,7 @@ impl Next<'_> {
         Err(ChangeError::UnknownGroup { group: group.clone(), known: list(groups.keys()) })
     }
 
-    fn fresh_salt(&self) -> u64 {
+    pub(super) fn fresh_salt(&self) -> u64 {
         let family =
             self.spec.salt.as_deref().map_or_else(|| format!("service/{}", self.spec.name), |s| format!("salt/{s}"));
         match self.spec.salt {
@@ -258,7 +298,7 @@ impl Next<'_> {
         }
     }
 
-    fn put_split(&mut self, scope: &Scope, split: Split) -> Result<(), ChangeError> {
+    pub(super) fn put_split(&mut self, scope: &Scope, split: Split) -> Result<(), ChangeError> {
         match scope {
             Scope::Service => self.edit()?.split = split,
             Scope::Group(group) => {
@@ -266,8 +306,12 @@ impl Next<'_> {
                 self.edit()?.groups.insert(group.clone(), split);
             }
             Scope::Tenant(tenant) => {
-                let own = TenantState { format: DOCUMENT_FORMAT, revision: self.revision, split };
-                self.writes.tenant = Some((tenant.clone(), Some(own)));
+                // What the guard does to a rollout's split leaves it the rollout's; what a person does makes it the person's.
+                let before = self.state.tenant(self.request.service.as_str(), tenant.as_str());
+                let keeps = self.request.author == Author::Autopilot;
+                let by = before.filter(|_| keeps).and_then(|own| own.by.clone());
+                let own = TenantState { format: DOCUMENT_FORMAT, revision: self.revision, split, by };
+                self.writes.tenants.push((tenant.clone(), Some(own)));
             }
         }
         Ok(())
@@ -302,12 +346,7 @@ impl Next<'_> {
         let weights = &self.with_shared_names(&live, weights);
         let (now, _) = self.current(scope)?;
         let in_effect = live.weights_in_effect(&now);
-        // After a bar the slices say what was, not what is: begin from what is.
-        let from = if in_effect == now.weights() {
-            now.clone()
-        } else {
-            Split { slices: live.slices_in_effect(&now), brake: None, ..now.clone() }
-        };
+        let from = as_in_effect(&live, now);
         let next = from.reweighted(weights, &live.baseline, self.fresh_salt(), self.revision);
         let before = json!({ "weights": in_effect });
         let after = json!({ "weights": weights, "moved_percent": from.moved_buckets(&next) as f64 / 100.0 });
@@ -317,7 +356,7 @@ impl Next<'_> {
 
     /// The weights with the service's own copies of the versions' names: a million splits that share a few names find
     /// them in the cache.
-    fn with_shared_names(&self, live: &ServiceState, weights: &Weights) -> Weights {
+    pub(super) fn with_shared_names(&self, live: &ServiceState, weights: &Weights) -> Weights {
         let own = |name: &VersionName| {
             let registered = || live.versions.get_key_value(name).map(|(own, _)| own);
             self.spec.versions.get_key_value(name).map(|(own, _)| own).or_else(registered).unwrap_or(name).clone()
@@ -342,7 +381,7 @@ impl Next<'_> {
                 if self.state.tenant(self.request.service.as_str(), tenant.as_str()).is_none() {
                     return Err(ChangeError::NotThere { what: format!("a split of tenant {tenant}") });
                 }
-                self.writes.tenant = Some((tenant.clone(), None));
+                self.writes.tenants.push((tenant.clone(), None));
             }
         }
         Ok(Outcome::new(EventKind::SplitCleared, before, Value::Null))
@@ -440,7 +479,7 @@ impl Next<'_> {
         let weights = |split| json!({ "weights": live.weights_in_effect(split) });
         let (before, after) = (weights(&now), weights(after));
         match (scope, follows) {
-            (Scope::Tenant(tenant), Some(_)) => self.writes.tenant = Some((tenant.clone(), None)),
+            (Scope::Tenant(tenant), Some(_)) => self.writes.tenants.push((tenant.clone(), None)),
             (Scope::Group(group), Some(_)) => {
                 self.edit()?.groups.remove(group);
             }
@@ -532,4 +571,4 @@ fn list<T: ToString>(names: impl Iterator<Item = T>) -> String {
 
 #[cfg(test)]
 #[path = "apply_tests.rs"]
-mod tests;
+pub(super) mod tests;

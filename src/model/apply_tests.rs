@@ -15,28 +15,28 @@ use crate::model::{Document, GuardSpec, Timeouts, UserName};
 
 const API: &str = "api";
 
-fn service(name: &str) -> ServiceName {
+pub(in crate::model) fn service(name: &str) -> ServiceName {
     ServiceName::new(name).unwrap()
 }
 
-fn version(name: &str) -> VersionName {
+pub(in crate::model) fn version(name: &str) -> VersionName {
     VersionName::new(name).unwrap()
 }
 
-fn of_tenant(name: &str) -> Scope {
+pub(in crate::model) fn of_tenant(name: &str) -> Scope {
     Scope::Tenant(TenantName::new(name).unwrap())
 }
 
-fn of_group(name: &str) -> Scope {
+pub(in crate::model) fn of_group(name: &str) -> Scope {
     Scope::Group(GroupName::new(name).unwrap())
 }
 
-fn percent(percent: f64) -> BasisPoints {
+pub(in crate::model) fn percent(percent: f64) -> BasisPoints {
     BasisPoints::from_percent(percent).unwrap()
 }
 
 /// Weights as people write them: `1=90 2=10`.
-fn weights(text: &str) -> Weights {
+pub(in crate::model) fn weights(text: &str) -> Weights {
     let share = |part: &str| {
         let (name, share) = part.split_once('=').unwrap();
         (version(name), percent(share.parse().unwrap()))
@@ -108,11 +108,11 @@ fn structure() -> Structure {
     }
 }
 
-fn person() -> Author {
+pub(in crate::model) fn person() -> Author {
     Author::Person { name: "ada".to_owned() }
 }
 
-fn asked(change: Change) -> ChangeRequest {
+pub(in crate::model) fn asked(change: Change) -> ChangeRequest {
     ChangeRequest {
         service: service(API),
         change,
@@ -124,15 +124,15 @@ fn asked(change: Change) -> ChangeRequest {
     }
 }
 
-fn by_autopilot(change: Change) -> ChangeRequest {
+pub(in crate::model) fn by_autopilot(change: Change) -> ChangeRequest {
     ChangeRequest { author: Author::Autopilot, ..asked(change) }
 }
 
-fn set(scope: Scope, text: &str) -> Change {
+pub(in crate::model) fn set(scope: Scope, text: &str) -> Change {
     Change::SetSplit { scope, weights: weights(text) }
 }
 
-fn rollback(scope: Scope, canary: Option<&str>) -> Change {
+pub(in crate::model) fn rollback(scope: Scope, canary: Option<&str>) -> Change {
     Change::Rollback { scope, canary: canary.map(version), cause: "errors".to_owned(), first_bad_ms: Some(1) }
 }
 
@@ -162,15 +162,15 @@ fn documents(state: &State) -> BTreeMap<String, Document> {
 
 /// A state with its structure, and the checks that hold for every change.
 #[derive(Clone)]
-struct House {
-    structure: Structure,
-    state: State,
-    next_event: u64,
+pub(in crate::model) struct House {
+    pub structure: Structure,
+    pub state: State,
+    pub next_event: u64,
 }
 
 impl House {
     /// With the services `api` and `web`; `late` is in the file and not in the state yet.
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut house = Self { structure: structure(), state: State::default(), next_event: 1 };
         for name in [API, "web"] {
             house.ask(&ChangeRequest { service: service(name), ..asked(Change::AddService) }).unwrap();
@@ -178,7 +178,7 @@ impl House {
         house
     }
 
-    fn ask(&mut self, request: &ChangeRequest) -> Result<Applied, ChangeError> {
+    pub fn ask(&mut self, request: &ChangeRequest) -> Result<Applied, ChangeError> {
         let before = documents(&self.state);
         let now_ms = 1_000 * self.next_event;
         let applied = match self.state.apply(&self.structure, request, self.next_event, now_ms) {
@@ -211,6 +211,10 @@ impl House {
             written.insert(key.to_string(), document);
         }
         assert_eq!(written, after, "the documents written are exactly those that changed");
+        let of_rollout = |key: &DocumentKey| matches!(key, DocumentKey::Rollout(_) | DocumentKey::Units(..));
+        if applied.commit.puts.iter().any(|(key, _)| of_rollout(key)) {
+            return;
+        }
         let touched = applied.commit.puts.len() + applied.commit.deletes.len();
         assert_eq!(touched, 1, "each change concerns one document");
         let of_document = if applied.commit.puts.is_empty() { 0 } else { revision };
@@ -233,7 +237,7 @@ impl House {
         assert_eq!((event.group.as_ref(), event.tenant.as_ref()), (group, tenant));
     }
 
-    fn does(&mut self, change: Change) -> Applied {
+    pub fn does(&mut self, change: Change) -> Applied {
         self.ask(&asked(change)).unwrap()
     }
 
@@ -444,6 +448,9 @@ mod refusals {
             ChangeError::StaleRevision { .. } => "stale revision",
             ChangeError::StaleAttempt { .. } => "stale attempt",
             ChangeError::InUse { .. } => "in use",
+            ChangeError::UnknownRollout { .. } => "unknown rollout",
+            ChangeError::Running { .. } => "running",
+            ChangeError::NotNow { .. } => "not now",
             ChangeError::Disabled { .. } => "disabled",
             ChangeError::Invalid(_) => "invalid",
             ChangeError::Nothing(_) => "nothing",

@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::document::Commit;
 use super::event::Author;
-use super::names::{GroupName, ServiceName, TenantName, UserName, VersionName};
+use super::names::{GroupName, RolloutId, ServiceName, TenantName, UserName, VersionName};
+use super::rollout::{PauseKind, RolloutSpec, Stage, Unit};
 use super::share::{BasisPoints, Weights};
 use super::spec::VersionSpec;
 use super::state::{Pin, Scope, State};
@@ -92,6 +93,90 @@ pub enum Change {
     DisableVersion(VersionName),
     /// Lets splits and pins name the version again.
     EnableVersion(VersionName),
+    /// Begins a rollout.
+    StartRollout(Box<NewRollout>),
+    /// Something happens to a rollout.
+    Rollout(RolloutId, RolloutCommand),
+}
+
+/// A rollout that shall begin.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewRollout {
+    /// What it does.
+    pub spec: RolloutSpec,
+    /// Whose traffic it moves, batch after batch.
+    pub batches: Vec<Vec<Scope>>,
+    /// Whose traffic it leaves where it is, and why.
+    pub left: Vec<Unit>,
+}
+
+/// What happens to a rollout. Stages fence: a command about another stage than the one that the rollout is in is refused.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RolloutCommand {
+    /// Its time has come.
+    Begin,
+    /// Its step takes effect.
+    Enter {
+        /// The step.
+        stage: Stage,
+        /// Only for these units of the batch; none: for all that are not in it.
+        only: Option<Vec<Scope>>,
+    },
+    /// Its step proved itself.
+    Pass {
+        /// The step.
+        stage: Stage,
+    },
+    /// It is complete.
+    Complete,
+    /// All its traffic goes back.
+    GoBack {
+        /// One word, such as `tenants`.
+        cause: String,
+        /// Whatever the plan says about going back in steps.
+        at_once: bool,
+    },
+    /// The next share on the way back.
+    StepBack,
+    /// It does not go on until a person says so.
+    Hold(PauseKind),
+    /// A gate answered.
+    Gate {
+        /// The name under which the answer is kept.
+        key: String,
+        /// Whether it is open.
+        open: bool,
+        /// What it said.
+        said: String,
+    },
+    /// So many requests of users failed on the new version by now.
+    Count {
+        /// How many.
+        failed_requests: u64,
+    },
+    /// A person stops the clock.
+    Pause,
+    /// A person lets it go on.
+    Resume,
+    /// A person approves the next step or ends the bake of this one.
+    Promote {
+        /// The step to enter next.
+        stage: Option<Stage>,
+        /// Everyone at once, wholly.
+        full: bool,
+    },
+    /// A person takes everything back.
+    Abort {
+        /// Even past the point of no return.
+        force: bool,
+    },
+    /// A person begins it again.
+    Retry,
+    /// A person takes a completed rollout back.
+    Undo {
+        /// Even past the point of no return.
+        force: bool,
+    },
 }
 
 /// Who is pinned.
@@ -199,6 +284,30 @@ pub enum ChangeError {
         author: String,
         /// Why, in quotes, or that there is no reason.
         reason: String,
+    },
+    /// No such rollout.
+    #[error("there is no rollout {id:?} of {service}")]
+    UnknownRollout {
+        /// The service.
+        service: ServiceName,
+        /// What was given.
+        id: RolloutId,
+    },
+    /// A service has one rollout at a time.
+    #[error("rollout {id} of {service} is not over yet; abort it or wait for its end")]
+    Running {
+        /// The service.
+        service: ServiceName,
+        /// Its rollout.
+        id: RolloutId,
+    },
+    /// The rollout is not where this could happen.
+    #[error("rollout {id} {why}")]
+    NotNow {
+        /// The rollout.
+        id: RolloutId,
+        /// Where it is, and what is possible there.
+        why: String,
     },
     /// The change makes no sense.
     #[error("{0}")]

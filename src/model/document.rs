@@ -1,7 +1,7 @@
 //! The form in which the state is kept: one JSON document for each service and for each tenant with settings of its own.
 
 use super::event::Event;
-use super::names::{ServiceName, TenantName};
+use super::names::{RolloutId, ServiceName, TenantName};
 
 /// The format of the documents that this release writes. A newer one is refused, never guessed at.
 pub const DOCUMENT_FORMAT: u32 = 1;
@@ -17,13 +17,18 @@ pub struct Document {
     pub body: String,
 }
 
-/// Where a document belongs. As text: `service/NAME`, `tenant/SERVICE/TENANT`, `secret/NAME`.
+/// Where a document belongs. As text: `service/NAME`, `tenant/SERVICE/TENANT`, `rollout/ID`,
+/// `units/ID/PAGE`, `secret/NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DocumentKey {
     /// A service's live part.
     Service(ServiceName),
     /// A tenant's settings within a service.
     Tenant(ServiceName, TenantName),
+    /// A rollout.
+    Rollout(RolloutId),
+    /// A page of a rollout's units.
+    Units(RolloutId, u32),
     /// Something the proxy made for itself, such as the key that signs cookies.
     Secret(String),
 }
@@ -35,6 +40,11 @@ impl DocumentKey {
         match kind {
             "service" => ServiceName::new(rest).ok().map(Self::Service),
             "secret" => Some(Self::Secret(rest.to_owned())),
+            "rollout" => RolloutId::new(rest).ok().map(Self::Rollout),
+            "units" => {
+                let (id, page) = rest.split_once('/')?;
+                Some(Self::Units(RolloutId::new(id).ok()?, page.parse().ok()?))
+            }
             "tenant" => {
                 let (service, tenant) = rest.split_once('/')?;
                 Some(Self::Tenant(ServiceName::new(service).ok()?, TenantName::new(tenant).ok()?))
@@ -49,6 +59,8 @@ impl std::fmt::Display for DocumentKey {
         match self {
             Self::Service(service) => write!(f, "service/{service}"),
             Self::Tenant(service, tenant) => write!(f, "tenant/{service}/{tenant}"),
+            Self::Rollout(id) => write!(f, "rollout/{id}"),
+            Self::Units(id, page) => write!(f, "units/{id}/{page}"),
             Self::Secret(name) => write!(f, "secret/{name}"),
         }
     }
@@ -80,11 +92,14 @@ mod tests {
         for key in [
             DocumentKey::Service(service.clone()),
             DocumentKey::Tenant(service, tenant),
+            DocumentKey::Rollout(RolloutId::new("r7").unwrap()),
+            DocumentKey::Units(RolloutId::new("r7").unwrap(), 12),
             DocumentKey::Secret("cookie".to_owned()),
         ] {
             assert_eq!(DocumentKey::parse(&key.to_string()), Some(key));
         }
         assert_eq!(DocumentKey::parse("tenant/x"), None);
+        assert_eq!(DocumentKey::parse("units/r7"), None);
         assert_eq!(DocumentKey::parse("other/x"), None);
     }
 }

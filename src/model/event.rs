@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::names::{GroupName, ServiceName, TenantName, VersionName};
+use super::names::{GroupName, RolloutId, ServiceName, TenantName, VersionName};
 
 /// What an event tells. The names are part of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -53,13 +53,41 @@ pub enum EventKind {
     VersionDisabled,
     /// Splits and pins may name the version again.
     VersionEnabled,
+    /// A rollout was asked for.
+    RolloutStarted,
+    /// A rollout's time has come.
+    RolloutBegun,
+    /// A step of a rollout took effect.
+    RolloutStep,
+    /// A step of a rollout proved itself, or its time was over.
+    RolloutPassed,
+    /// A rollout is complete.
+    RolloutCompleted,
+    /// A rollout does not go on by itself.
+    RolloutPaused,
+    /// A rollout goes on.
+    RolloutResumed,
+    /// A person approved a step, ended a bake or moved everyone at once.
+    RolloutPromoted,
+    /// A gate answered.
+    RolloutGate,
+    /// Traffic of a rollout goes back step by step.
+    RolloutGoingBack,
+    /// Traffic of a rollout went back.
+    RolloutRolledBack,
+    /// A person ended a rollout, and its traffic went back.
+    RolloutAborted,
+    /// A rollout was begun again.
+    RolloutRetried,
+    /// What a rollout has cost so far was written down.
+    RolloutCounted,
     /// The configuration file was read again.
     Reloaded,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 36] = [
         Self::ServiceAdded,
         Self::SplitSet,
         Self::SplitCleared,
@@ -81,6 +109,20 @@ impl EventKind {
         Self::MaintenanceOff,
         Self::VersionDisabled,
         Self::VersionEnabled,
+        Self::RolloutStarted,
+        Self::RolloutBegun,
+        Self::RolloutStep,
+        Self::RolloutPassed,
+        Self::RolloutCompleted,
+        Self::RolloutPaused,
+        Self::RolloutResumed,
+        Self::RolloutPromoted,
+        Self::RolloutGate,
+        Self::RolloutGoingBack,
+        Self::RolloutRolledBack,
+        Self::RolloutAborted,
+        Self::RolloutRetried,
+        Self::RolloutCounted,
         Self::Reloaded,
     ];
 
@@ -108,6 +150,20 @@ impl EventKind {
             Self::MaintenanceOff => "maintenance_off",
             Self::VersionDisabled => "version_disabled",
             Self::VersionEnabled => "version_enabled",
+            Self::RolloutStarted => "rollout_started",
+            Self::RolloutBegun => "rollout_begun",
+            Self::RolloutStep => "rollout_step",
+            Self::RolloutPassed => "rollout_passed",
+            Self::RolloutCompleted => "rollout_completed",
+            Self::RolloutPaused => "rollout_paused",
+            Self::RolloutResumed => "rollout_resumed",
+            Self::RolloutPromoted => "rollout_promoted",
+            Self::RolloutGate => "rollout_gate",
+            Self::RolloutGoingBack => "rollout_going_back",
+            Self::RolloutRolledBack => "rollout_rolled_back",
+            Self::RolloutAborted => "rollout_aborted",
+            Self::RolloutRetried => "rollout_retried",
+            Self::RolloutCounted => "rollout_counted",
             Self::Reloaded => "reloaded",
         }
     }
@@ -169,6 +225,9 @@ pub struct Event {
     /// Group concerned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<GroupName>,
+    /// Rollout concerned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutId>,
     /// Version concerned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<VersionName>,

@@ -5,7 +5,9 @@
 
 mod apply;
 mod apply_operations;
+mod apply_rollout;
 mod apply_settings;
+mod apply_units;
 mod change;
 mod deprecation;
 mod document;
@@ -18,6 +20,7 @@ mod names;
 mod rate;
 mod reach;
 mod recall;
+mod rollout;
 mod route_pattern;
 mod shadow;
 mod share;
@@ -27,7 +30,7 @@ mod state;
 mod streams;
 mod tenant_map;
 
-pub use change::{Applied, Change, ChangeError, ChangeRequest, PinTarget, scope_of};
+pub use change::{Applied, Change, ChangeError, ChangeRequest, NewRollout, PinTarget, RolloutCommand, scope_of};
 pub use deprecation::Deprecation;
 pub use document::{Commit, DOCUMENT_FORMAT, Document, DocumentKey};
 pub use event::{Author, Event, EventKind, EventQuery};
@@ -35,10 +38,14 @@ pub use guard::{GuardSpec, PlainLimits};
 pub use json_path::{JsonPath, JsonPathError, PathSegment};
 pub use limits::{Limit, LimitOverride, LimitsSpec, WithoutTenant};
 pub use maintenance::{Disabled, InMaintenance, Maintenance, MaintenanceSpec};
-pub use names::{GroupName, NameError, ServiceName, TenantName, UserName, VersionName};
+pub use names::{GroupName, NameError, RolloutId, ServiceName, TenantName, UserName, VersionName};
 pub use rate::Rate;
 pub use reach::{OutOfReach, Reach};
 pub use recall::Recalls;
+pub use rollout::{
+    BlastRadius, Counts, Gate, GateAt, GateRecord, GoingBack, Input, OnInsufficient, Order, Pause, PauseKind, Phase,
+    Rollout, RolloutSpec, SpecError, Stage, Step, Target, Tolerance, Unit, UnitStatus, Units,
+};
 pub use route_pattern::{RoutePattern, RoutePatternError, RouteSegment};
 pub use shadow::ShadowSpec;
 pub use share::{BUCKETS, BasisPoints, ShareError, Weights};
@@ -48,6 +55,6 @@ pub use spec::{
     UnknownTenant, UpstreamTls, VersionSpec,
 };
 pub use split::{Brake, Bucket, RolledBack, Slice, Slices, Split, derive_salt};
-pub use state::{Bar, DocumentError, Hold, Pin, Pins, Scope, ServiceState, State, TenantState};
+pub use state::{Bar, DocumentError, Hold, LiveRollout, Pin, Pins, Scope, ServiceState, State, TenantState};
 pub use streams::{OnShift, StreamsSpec};
 pub use tenant_map::TenantMap;

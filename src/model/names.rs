@@ -163,6 +163,11 @@ name!(
     UserName,
     check_identity
 );
+name!(
+    /// A rollout. 1 to 63 letters, digits, `.`, `_`, `-`, `+`.
+    RolloutId,
+    check_label
+);
 
 #[cfg(test)]
 mod tests {

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::document::{DOCUMENT_FORMAT, Document, DocumentKey};
 use super::event::Author;
 use super::maintenance::{Disabled, InMaintenance};
-use super::names::{GroupName, ServiceName, TenantName, UserName, VersionName};
+use super::names::{GroupName, RolloutId, ServiceName, TenantName, UserName, VersionName};
+use super::rollout::{Rollout, Unit, Units};
 use super::share::{BasisPoints, Weights};
 use super::spec::VersionSpec;
 use super::split::{Bucket, RolledBack, Slice, Slices, Split};
@@ -27,6 +28,17 @@ pub struct State {
     pub services: BTreeMap<ServiceName, Arc<ServiceState>>,
     /// Tenants by service.
     pub tenants: BTreeMap<ServiceName, TenantMap>,
+    /// Rollouts, those that are over included.
+    pub rollouts: BTreeMap<RolloutId, Arc<LiveRollout>>,
+}
+
+/// A rollout with its units. Those of a rollout that is over are not kept in memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LiveRollout {
+    /// The rollout.
+    pub rollout: Rollout,
+    /// Its units.
+    pub units: Units,
 }
 
 /// The live part of one service.
@@ -152,10 +164,14 @@ pub struct TenantState {
     pub revision: u64,
     /// The tenant's own split.
     pub split: Split,
+    /// The rollout that made it; none: a person did, or the guard for a tenant that had none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<RolloutId>,
 }
 
 /// Which part of a service a change or a verdict is about.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Scope {
     /// The service and everyone without a more specific split.
     Service,
@@ -163,6 +179,13 @@ pub enum Scope {
     Group(GroupName),
     /// One tenant.
     Tenant(TenantName),
+}
+
+impl LiveRollout {
+    /// The bar of a rollback of the whole service since the rollout began, if there was one.
+    pub fn barred_since<'a>(&self, service: &'a ServiceState) -> Option<&'a Bar> {
+        service.bars.get(&self.rollout.spec.to).filter(|bar| bar.revision > self.rollout.since_revision)
+    }
 }
 
 impl std::fmt::Display for Scope {
@@ -288,10 +311,21 @@ impl State {
         let mut state = Self { revision, ..Self::default() };
         let mut tenants: BTreeMap<&ServiceName, Vec<(TenantName, TenantState)>> = BTreeMap::new();
         let mut names = BTreeSet::new();
+        let mut rollouts: BTreeMap<&RolloutId, (Option<Rollout>, BTreeMap<u32, (u64, Vec<Unit>)>)> = BTreeMap::new();
         for document in documents {
             let unreadable = |detail: String| DocumentError { key: document.key.clone(), detail };
             match &document.key {
                 DocumentKey::Secret(_) => {}
+                DocumentKey::Rollout(id) => {
+                    let mut rollout: Rollout = read(document, unreadable)?;
+                    rollout.revision = document.revision;
+                    check(true, rollout.format, unreadable)?;
+                    rollouts.entry(id).or_default().0 = Some(rollout);
+                }
+                DocumentKey::Units(id, page) => {
+                    let units = (document.revision, read(document, unreadable)?);
+                    rollouts.entry(id).or_default().1.insert(*page, units);
+                }
                 DocumentKey::Service(name) => {
                     let mut service: ServiceState = read(document, unreadable)?;
                     service.revision = document.revision;
@@ -310,6 +344,13 @@ impl State {
         }
         state.tenants =
             tenants.into_iter().map(|(service, own)| (service.clone(), own.into_iter().collect())).collect();
+        state.rollouts = rollouts
+            .into_iter()
+            .filter_map(|(id, (rollout, pages))| {
+                let units = Units::from_pages(pages.into_values());
+                Some((id.clone(), Arc::new(LiveRollout { rollout: rollout?, units })))
+            })
+            .collect();
         Ok(state)
     }
 
@@ -327,7 +368,21 @@ impl State {
                 body: body_of(own),
             })
         });
-        services.chain(tenants)
+        let rollouts = self.rollouts.iter().flat_map(|(id, live)| {
+            let pages = live.units.pages().enumerate().map(move |(page, (revision, units))| Document {
+                key: DocumentKey::Units(id.clone(), page as u32),
+                revision,
+                body: body_of(&units),
+            });
+            let (key, revision) = (DocumentKey::Rollout(id.clone()), live.rollout.revision);
+            std::iter::once(Document { key, revision, body: body_of(&live.rollout) }).chain(pages)
+        });
+        services.chain(tenants).chain(rollouts)
+    }
+
+    /// The rollout of a service that is not over; there is one at most.
+    pub fn running_rollout(&self, service: &ServiceName) -> Option<&Arc<LiveRollout>> {
+        self.rollouts.values().find(|r| r.rollout.service == *service && !r.rollout.phase.is_final())
     }
 }
 

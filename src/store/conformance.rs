@@ -52,6 +52,7 @@ pub fn event(revision: u64, kind: EventKind, service_name: Option<&str>, tenant:
         service: service_name.map(service),
         tenant: tenant.map(|t| TenantName::new(t).unwrap()),
         group: Some(GroupName::new("gold").unwrap()),
+        rollout: None,
         version: Some(VersionName::new("2.0.0").unwrap()),
         author: Author::Person { name: "ci".to_owned() },
         reason: "because".to_owned(),
