@@ -8,10 +8,11 @@
 //! 3. [`shadow`]: from two answers to what differs between them
 //! 4. [`routing`] and [`analysis`]: from a request to a version; from counts to a verdict
 //! 5. [`proxy`] and [`store`]: the data plane; where the state is kept
-//! 6. [`control`]: the one writer
-//! 7. [`admin`] and [`autopilot`]: the API for people; the guard
-//! 8. [`app`]: joins everything
-//! 9. [`cli`]: the command line
+//! 6. [`webhook`]: calls to other people's receivers
+//! 7. [`control`]: the one writer
+//! 8. [`admin`] and [`autopilot`]: the API for people; the guard
+//! 9. [`app`]: joins everything
+//! 10. [`cli`]: the command line
 //!
 //! The path of one request: the front accepts it (deadline, cap), the gateway reads its head and asks
 //! [`routing::decide`] once, Pingora sends it to an endpoint of that version, headers are added each way, and at the end
@@ -31,6 +32,8 @@ pub mod routing;
 
 pub mod proxy;
 pub mod store;
+
+pub mod webhook;
 
 pub mod control;
 

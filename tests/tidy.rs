@@ -8,12 +8,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Who stands where: a room may use those of lower levels; rooms of one level do not use each other.
-const LEVELS: [&[&str]; 9] = [
+const LEVELS: [&[&str]; 10] = [
     &["model"],
     &["config", "telemetry"],
     &["shadow"],
     &["routing", "analysis", "planning", "flags"],
     &["proxy", "store"],
+    &["webhook"],
     &["control"],
     &["admin", "autopilot", "notify"],
     &["app"],

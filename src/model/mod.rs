@@ -24,6 +24,7 @@ mod rollout;
 mod route_pattern;
 mod shadow;
 mod share;
+mod signing_secret;
 mod spec;
 mod split;
 mod state;
@@ -49,6 +50,7 @@ pub use rollout::{
 pub use route_pattern::{RoutePattern, RoutePatternError, RouteSegment};
 pub use shadow::ShadowSpec;
 pub use share::{BUCKETS, BasisPoints, ShareError, Weights};
+pub use signing_secret::{SigningSecret, SigningSecretError};
 pub use spec::{
     ChooseSpec, ClientFiles, Conflict, EndpointError, EndpointSpec, HeaderSpec, HealthSpec, JwtKey, JwtSpec, KeySource,
     MatchRule, RescueSpec, Rewrite, ServiceSpec, SessionSpec, Sticky, Structure, TenantSource, TenantsSpec, Timeouts,
