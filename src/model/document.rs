@@ -1,4 +1,6 @@
 //! The form in which the state is kept: one JSON document for each service and for each tenant with settings of its own.
+//!
+//! Beside the state stands the archive: documents that are kept and read one at a time when somebody asks for them.
 
 use super::event::Event;
 use super::names::{RolloutId, ServiceName, TenantName};
@@ -17,8 +19,8 @@ pub struct Document {
     pub body: String,
 }
 
-/// Where a document belongs. As text: `service/NAME`, `tenant/SERVICE/TENANT`, `rollout/ID`,
-/// `units/ID/PAGE`, `secret/NAME`.
+/// Where a document belongs. As text: `service/NAME`, `tenant/SERVICE/TENANT`, `rollout/ID`, `units/ID/PAGE`,
+/// `secret/NAME`, `archive/NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DocumentKey {
     /// A service's live part.
@@ -31,9 +33,19 @@ pub enum DocumentKey {
     Units(RolloutId, u32),
     /// Something the proxy made for itself, such as the key that signs cookies.
     Secret(String),
+    /// Something that is kept but is not part of the state: never loaded at the start nor copied, only read by its key.
+    Archive(String),
 }
 
 impl DocumentKey {
+    /// What the texts of all keys of the archive begin with.
+    pub const ARCHIVE: &'static str = "archive/";
+
+    /// Whether the document is kept beside the state instead of being part of it.
+    pub fn is_archived(&self) -> bool {
+        matches!(self, Self::Archive(_))
+    }
+
     /// The key of that text, if it is one.
     pub fn parse(text: &str) -> Option<Self> {
         let (kind, rest) = text.split_once('/')?;
@@ -45,6 +57,7 @@ impl DocumentKey {
                 let (id, page) = rest.split_once('/')?;
                 Some(Self::Units(RolloutId::new(id).ok()?, page.parse().ok()?))
             }
+            "archive" => Some(Self::Archive(rest.to_owned())),
             "tenant" => {
                 let (service, tenant) = rest.split_once('/')?;
                 Some(Self::Tenant(ServiceName::new(service).ok()?, TenantName::new(tenant).ok()?))
@@ -62,6 +75,7 @@ impl std::fmt::Display for DocumentKey {
             Self::Rollout(id) => write!(f, "rollout/{id}"),
             Self::Units(id, page) => write!(f, "units/{id}/{page}"),
             Self::Secret(name) => write!(f, "secret/{name}"),
+            Self::Archive(name) => write!(f, "archive/{name}"),
         }
     }
 }
@@ -95,6 +109,7 @@ mod tests {
             DocumentKey::Rollout(RolloutId::new("r7").unwrap()),
             DocumentKey::Units(RolloutId::new("r7").unwrap(), 12),
             DocumentKey::Secret("cookie".to_owned()),
+            DocumentKey::Archive("snapshot/monday".to_owned()),
         ] {
             assert_eq!(DocumentKey::parse(&key.to_string()), Some(key));
         }

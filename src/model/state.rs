@@ -303,7 +303,7 @@ impl State {
         self.tenants.get(service)?.get(tenant)
     }
 
-    /// Reads the state back from its documents. Secrets are left to whoever made them.
+    /// Reads the state back from its documents. Secrets and the archive are left to whoever made them.
     ///
     /// # Errors
     /// [`DocumentError`] names the document that cannot be read.
@@ -315,7 +315,6 @@ impl State {
         for document in documents {
             let unreadable = |detail: String| DocumentError { key: document.key.clone(), detail };
             match &document.key {
-                DocumentKey::Secret(_) => {}
                 DocumentKey::Rollout(id) => {
                     let mut rollout: Rollout = read(document, unreadable)?;
                     rollout.revision = document.revision;
@@ -326,6 +325,7 @@ impl State {
                     let units = (document.revision, read(document, unreadable)?);
                     rollouts.entry(id).or_default().1.insert(*page, units);
                 }
+                DocumentKey::Secret(_) | DocumentKey::Archive(_) => {}
                 DocumentKey::Service(name) => {
                     let mut service: ServiceState = read(document, unreadable)?;
                     service.revision = document.revision;

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{MAX_EVENTS, MemoryStore, Store, StoreError};
+use super::{MAX_EVENTS, MAX_LISTED, MemoryStore, Store, StoreError};
 use crate::model::{
-    Author, Commit, DocumentKey, Event, EventKind, EventQuery, GroupName, ServiceName, TenantName, VersionName,
+    Author, Commit, Document, DocumentKey, Event, EventKind, EventQuery, GroupName, ServiceName, TenantName,
+    VersionName,
 };
 
 /// Tests the stores that `$make` makes; it returns a store and whatever must live as long.
@@ -16,6 +17,7 @@ macro_rules! suite {
             a_new_store_is_empty what_was_committed_is_loaded stale_commits_lose_and_change_nothing
             nonsense_is_refused one_of_many_wins events_are_numbered_by_the_store every_filter_in_both_orders
             limits_are_clamped_and_listing_resumes watchers_see_every_commit a_closed_store_says_so
+            the_archive_is_kept_aside keys_are_listed_by_what_they_begin_with
             texts_survive);
     };
     ($make:path: $($name:ident)*) => {
@@ -94,6 +96,56 @@ pub async fn what_was_committed_is_loaded(store: Arc<dyn Store>) {
     let found: Vec<_> = loaded.documents.iter().map(|d| (&d.key, d.revision, d.body.as_str())).collect();
     assert_eq!(found, [(&key("a"), 6, "3"), (&tenant, 5, "t")]);
     assert_eq!((loaded.revision, loaded.next_event), (6, 1));
+}
+
+pub async fn the_archive_is_kept_aside(store: Arc<dyn Store>) {
+    let archived = DocumentKey::Archive("snapshot/monday".to_owned());
+    assert_eq!(store.get(&archived).await.unwrap(), None);
+    let puts = vec![(archived.clone(), "old".to_owned()), (key("a"), "1".to_owned())];
+    store.commit(Commit { expected: 0, revision: 3, puts, ..Commit::default() }).await.unwrap();
+    let puts = vec![(archived.clone(), "new".to_owned())];
+    store.commit(Commit { expected: 3, revision: 4, puts, ..Commit::default() }).await.unwrap();
+
+    let loaded = store.load().await.unwrap();
+    assert_eq!(loaded.documents.iter().map(|d| d.key.to_string()).collect::<Vec<_>>(), ["service/a"]);
+    assert_eq!(loaded.revision, 4);
+    let wanted =
+        |key: &DocumentKey, revision, body: &str| Document { key: key.clone(), revision, body: body.to_owned() };
+    assert_eq!(store.get(&archived).await.unwrap(), Some(wanted(&archived, 4, "new")));
+    assert_eq!(store.get(&key("a")).await.unwrap(), Some(wanted(&key("a"), 3, "1")), "the state's own too");
+
+    let deletes = vec![archived.clone()];
+    store.commit(Commit { expected: 4, revision: 5, deletes, ..Commit::default() }).await.unwrap();
+    assert_eq!(store.get(&archived).await.unwrap(), None);
+    store.close().await;
+    assert!(matches!(store.get(&archived).await, Err(StoreError::Closed)));
+}
+
+pub async fn keys_are_listed_by_what_they_begin_with(store: Arc<dyn Store>) {
+    let archive = |name: &str| DocumentKey::Archive(name.to_owned());
+    let keys =
+        [archive("a/2"), key("a"), archive("a/1"), archive("a%/1"), archive("b/1"), archive("a"), archive("a/1/x")];
+    for (revision, key) in keys.into_iter().enumerate() {
+        let (expected, revision) = (revision as u64, revision as u64 + 1);
+        let puts = vec![(key, "x".to_owned())];
+        store.commit(Commit { expected, revision, puts, ..Commit::default() }).await.unwrap();
+    }
+    let listed = async |prefix: &str, after: &str, limit| -> Vec<(String, u64)> {
+        let found = store.list(prefix, after, limit).await.unwrap();
+        found.into_iter().map(|(key, revision)| (key.to_string(), revision)).collect()
+    };
+    let [one, inner, two] =
+        [("archive/a/1", 3), ("archive/a/1/x", 7), ("archive/a/2", 1)].map(|(k, r)| (k.to_owned(), r));
+    let all = [one.clone(), inner.clone(), two.clone()];
+    assert_eq!(listed("archive/a/", "", MAX_LISTED).await, all);
+    assert_eq!(listed("archive/a/", "", usize::MAX).await, all);
+    assert_eq!(listed("archive/a/", "", 2).await, all[..2]);
+    assert_eq!(listed("archive/a/", "", 0).await, all[..1], "one at least");
+    assert_eq!(listed("archive/a/", "archive/a/1", 9).await, all[1..]);
+    assert_eq!(listed("archive/a/", "archive/a/2", 9).await, []);
+    assert_eq!(listed("archive/a/3", "", 9).await, []);
+    assert_eq!(listed(DocumentKey::ARCHIVE, "", 9).await.len(), 6);
+    assert_eq!(listed("", "", 9).await.len(), 7);
 }
 
 pub async fn stale_commits_lose_and_change_nothing(store: Arc<dyn Store>) {

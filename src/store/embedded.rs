@@ -15,7 +15,7 @@ use super::error::{BoxError, StoreError};
 use super::schema::{self, Identity};
 use super::tables::{self, Failure};
 use super::{DEFAULT_KEEP_EVENTS, Loaded, Store, check_commit, check_events, publish};
-use crate::model::{Commit, Event, EventQuery};
+use crate::model::{Commit, Document, DocumentKey, Event, EventQuery};
 
 /// Requests that may wait for a thread. More than this means that the disk is far too slow, and callers should feel it.
 const QUEUE: usize = 256;
@@ -57,6 +57,8 @@ enum Write {
 #[derive(Debug)]
 enum Read {
     Load(Reply<Loaded>),
+    Get(DocumentKey, Reply<Option<Document>>),
+    List { prefix: String, after: String, limit: usize, reply: Reply<Vec<(DocumentKey, u64)>> },
     Events(EventQuery, Reply<Vec<Event>>),
     Close(Reply<()>),
 }
@@ -93,6 +95,15 @@ impl EmbeddedStore {
 impl Store for EmbeddedStore {
     async fn load(&self) -> Result<Loaded, StoreError> {
         ask(&self.reads, Read::Load).await
+    }
+
+    async fn get(&self, key: &DocumentKey) -> Result<Option<Document>, StoreError> {
+        ask(&self.reads, |reply| Read::Get(key.clone(), reply)).await
+    }
+
+    async fn list(&self, prefix: &str, after: &str, limit: usize) -> Result<Vec<(DocumentKey, u64)>, StoreError> {
+        let (prefix, after) = (prefix.to_owned(), after.to_owned());
+        ask(&self.reads, |reply| Read::List { prefix, after, limit, reply }).await
     }
 
     async fn commit(&self, commit: Commit) -> Result<u64, StoreError> {
@@ -155,11 +166,15 @@ impl Side {
         while let Some(request) = queue.blocking_recv() {
             match request {
                 Read::Load(reply) => {
-                    let loaded = self.attempt(|source| StoreError::Load { source }, tables::load);
+                    let loaded = self.attempt(load_error, tables::load);
                     if let Ok(loaded) = &loaded {
                         publish(&self.revision, loaded.revision);
                     }
                     drop(reply.send(loaded));
+                }
+                Read::Get(key, reply) => drop(reply.send(self.attempt(load_error, |c| tables::get(c, &key)))),
+                Read::List { prefix, after, limit, reply } => {
+                    drop(reply.send(self.attempt(load_error, |c| tables::list(c, &prefix, &after, limit))));
                 }
                 Read::Events(query, reply) => {
                     let attempted = |source| StoreError::Query { source };
@@ -200,6 +215,10 @@ impl Side {
         }
         drop(reply.send(Ok(())));
     }
+}
+
+fn load_error(source: BoxError) -> StoreError {
+    StoreError::Load { source }
 }
 
 fn write_error(source: BoxError) -> StoreError {

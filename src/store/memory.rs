@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::error::StoreError;
-use super::{DEFAULT_KEEP_EVENTS, Loaded, Store, check_commit, check_events, event_limit, publish};
-use crate::model::{Commit, Document, Event, EventQuery};
+use super::{DEFAULT_KEEP_EVENTS, Loaded, Store, check_commit, check_events, event_limit, list_limit, publish};
+use crate::model::{Commit, Document, DocumentKey, Event, EventQuery};
 
 /// A store that forgets everything when it is dropped.
 #[derive(Debug)]
@@ -100,8 +100,18 @@ impl Inner {
 impl Store for MemoryStore {
     async fn load(&self) -> Result<Loaded, StoreError> {
         let inner = self.reach()?;
-        let documents = inner.documents.values().cloned().collect();
+        let documents = inner.documents.values().filter(|d| !d.key.is_archived()).cloned().collect();
         Ok(Loaded { revision: inner.revision, next_event: inner.next_event, documents })
+    }
+
+    async fn get(&self, key: &DocumentKey) -> Result<Option<Document>, StoreError> {
+        Ok(self.reach()?.documents.get(&key.to_string()).cloned())
+    }
+
+    async fn list(&self, prefix: &str, after: &str, limit: usize) -> Result<Vec<(DocumentKey, u64)>, StoreError> {
+        let inner = self.reach()?;
+        let found = inner.documents.iter().filter(|(text, _)| text.starts_with(prefix) && text.as_str() > after);
+        Ok(found.map(|(_, d)| (d.key.clone(), d.revision)).take(list_limit(limit)).collect())
     }
 
     async fn commit(&self, commit: Commit) -> Result<u64, StoreError> {

@@ -22,10 +22,13 @@ pub use error::{BoxError, StoreError};
 pub use last_good::{LastGood, Saved};
 pub use memory::MemoryStore;
 
-use crate::model::{Commit, Document, Event, EventQuery};
+use crate::model::{Commit, Document, DocumentKey, Event, EventQuery};
 
 /// Most events that one query returns.
 pub const MAX_EVENTS: usize = 1000;
+
+/// Most keys that one listing returns.
+pub const MAX_LISTED: usize = 10_000;
 
 /// Events that are kept unless the operator says otherwise: years of changes, about 1 GiB.
 pub const DEFAULT_KEEP_EVENTS: u64 = 1_000_000;
@@ -37,7 +40,7 @@ pub struct Loaded {
     pub revision: u64,
     /// Id that the next event will get; the first one ever is 1.
     pub next_event: u64,
-    /// Every document, ordered by the text of its key.
+    /// Every document but those of the archive, ordered by the text of its key.
     pub documents: Vec<Document>,
 }
 
@@ -47,11 +50,25 @@ pub struct Loaded {
 /// [`StoreError::Write`]. Both find out by loading: the revision tells.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Reads everything at one revision.
+    /// Reads everything at one revision. The archive is left out: it may be large, and no request depends on it.
     ///
     /// # Errors
     /// [`StoreError`] says what kept the store from being read.
     async fn load(&self) -> Result<Loaded, StoreError>;
+
+    /// One document, of the archive or of the state; nothing if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`] says what kept the store from being read.
+    async fn get(&self, key: &DocumentKey) -> Result<Option<Document>, StoreError>;
+
+    /// The documents whose keys begin with this text, such as `archive/snapshot/`, without their bodies: each key with
+    /// the revision that wrote it, ordered by the text of the key, at most `limit` and never more than [`MAX_LISTED`].
+    /// To resume, ask again with `after` the last key's text.
+    ///
+    /// # Errors
+    /// [`StoreError`] says what kept the store from being read.
+    async fn list(&self, prefix: &str, after: &str, limit: usize) -> Result<Vec<(DocumentKey, u64)>, StoreError>;
 
     /// Writes a change, all of it or nothing, and answers once it is durable.
     ///
@@ -89,6 +106,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Finishes what is being written and lets go of the store; everything later answers [`StoreError::Closed`].
     async fn close(&self) {}
+}
+
+/// How many keys a listing gets, whatever it asks for.
+fn list_limit(limit: usize) -> usize {
+    limit.clamp(1, MAX_LISTED)
 }
 
 /// How many events a query gets, whatever it asks for.

@@ -4,7 +4,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::error::{BoxError, StoreError};
-use super::{Loaded, event_limit};
+use super::{Loaded, event_limit, list_limit};
 use crate::model::{Commit, Document, DocumentKey, Event, EventQuery};
 
 /// Old events go in steps of this many per write, or twice what the write added if that is more, so that a limit that
@@ -74,23 +74,61 @@ pub fn ping(connection: &mut Connection) -> Result<u64, Failure> {
     Ok(counters(&transaction)?.revision)
 }
 
-/// Reads everything at one revision.
+/// Reads everything but the archive at one revision.
 pub fn load(connection: &mut Connection) -> Result<Loaded, Failure> {
     let transaction = connection.transaction()?;
     let Counters { revision, next_event } = counters(&transaction)?;
     let mut documents = Vec::new();
     {
-        let mut statement = transaction.prepare_cached("SELECT key, revision, body FROM documents ORDER BY key")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let text = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
-            let Some(key) = DocumentKey::parse(text) else {
-                return Err(Failure::Damaged(format!("there is a document with the key {text:?}")));
-            };
-            documents.push(Document { key, revision: from_sql(row.get(1)?)?, body: row.get(2)? });
+        // Two ranges around the archive, whose pages are not touched.
+        for range in ["key < 'archive/'", "key >= 'archive0'"] {
+            let sql = format!("SELECT key, revision, body FROM documents WHERE {range} ORDER BY key");
+            let mut statement = transaction.prepare_cached(&sql)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let (key, revision) = key_and_revision(row)?;
+                documents.push(Document { key, revision, body: row.get(2)? });
+            }
         }
     }
     Ok(Loaded { revision, next_event, documents })
+}
+
+/// Reads one document.
+pub fn get(connection: &mut Connection, key: &DocumentKey) -> Result<Option<Document>, Failure> {
+    let mut statement = connection.prepare_cached("SELECT key, revision, body FROM documents WHERE key = ?1")?;
+    let mut rows = statement.query([key.to_string()])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let (key, revision) = key_and_revision(row)?;
+    Ok(Some(Document { key, revision, body: row.get(2)? }))
+}
+
+/// Lists the keys that begin with a text and come after another.
+pub fn list(
+    connection: &mut Connection,
+    prefix: &str,
+    after: &str,
+    limit: usize,
+) -> Result<Vec<(DocumentKey, u64)>, Failure> {
+    let mut statement = connection
+        .prepare_cached("SELECT key, revision FROM documents WHERE key >= ?1 AND key > ?2 ORDER BY key LIMIT ?3")?;
+    let mut rows = statement.query(params![prefix, after, to_sql(list_limit(limit) as u64)?])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        // What begins with a text stands together, so the first that does not ends it.
+        if !row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?.starts_with(prefix) {
+            break;
+        }
+        found.push(key_and_revision(row)?);
+    }
+    Ok(found)
+}
+
+fn key_and_revision(row: &rusqlite::Row<'_>) -> Result<(DocumentKey, u64), Failure> {
+    let text = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+    let key = DocumentKey::parse(text)
+        .ok_or_else(|| Failure::Damaged(format!("there is a document with the key {text:?}")))?;
+    Ok((key, from_sql(row.get(1)?)?))
 }
 
 /// Reads the events that a query wants.
