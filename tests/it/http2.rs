@@ -248,3 +248,25 @@ async fn a_stalled_upload_is_given_up_and_blames_nobody() {
     assert_ne!(old.script.last()["body_len"], 100_000, "no upload was complete");
     is_well(&app, &http2_client()).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_frame_is_settings() {
+    let (old, app, address) = start("").await;
+    let firsts = [
+        frame(HEADERS, END_HEADERS | END_STREAM, 1, &request()),
+        frame(PING, 0, 0, &[0; 8]),
+        frame(WINDOW_UPDATE, 0, 0, &[0, 1, 0, 0]),
+        frame(SETTINGS, 1, 0, &[]),
+        frame(77, 0, 0, b"hello"),
+    ];
+    for first in firsts {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(PREFACE).await.unwrap();
+        stream.write_all(&first).await.unwrap();
+        let mut all = Vec::new();
+        let end = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut all)).await;
+        end.expect("the connection ends").unwrap_or_default();
+    }
+    assert_eq!(old.script.requests(), 0);
+    is_well(&app, &http2_client()).await;
+}

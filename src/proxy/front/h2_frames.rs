@@ -2,7 +2,7 @@
 //! resets, pings, settings, priorities, tiny data. A pure function of bytes and time.
 //!
 //! The HTTP/2 library has limits of its own for some of these; this one is for all of them together and for one
-//! connection, before the library has done any work.
+//! connection, before the library has done any work. Nor does the library mind which frame comes first.
 
 /// The preface that a client begins with (RFC 9113, section 3.4).
 pub(in crate::proxy) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -16,7 +16,9 @@ const BURST_S: u64 = 4;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
 const WINDOW_UPDATE: u8 = 8;
+const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const FRAME_HEAD: usize = 9;
 
@@ -28,25 +30,32 @@ pub(in crate::proxy) struct Frames {
     have: usize,
     /// Bytes of payload, or of the preface, that need no look.
     skip: u64,
+    /// Whether the client has told its settings, which belong to its preface.
+    begun: bool,
     budget: Budget,
 }
 
-/// More frames without content than anybody needs.
+/// Why a connection is not followed any further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::proxy) struct Flood;
+pub(in crate::proxy) enum BadFrames {
+    /// More frames without content than anybody needs.
+    Flood,
+    /// The first frame is not the client's settings (RFC 9113, section 3.4).
+    NoSettings,
+}
 
 impl Frames {
     /// Begins with the preface. `per_second`: how many frames without content a client may send, at least 1.
     pub fn new(per_second: u32, now_ms: u64) -> Self {
         let budget = Budget::new(per_second, now_ms);
-        Self { part: [0; FRAME_HEAD + 4], have: 0, skip: PREFACE.len() as u64, budget }
+        Self { part: [0; FRAME_HEAD + 4], have: 0, skip: PREFACE.len() as u64, begun: false, budget }
     }
 
     /// Follows the bytes that have arrived.
     ///
     /// # Errors
-    /// [`Flood`].
-    pub fn follow(&mut self, mut bytes: &[u8], now_ms: u64) -> Result<(), Flood> {
+    /// [`BadFrames`].
+    pub fn follow(&mut self, mut bytes: &[u8], now_ms: u64) -> Result<(), BadFrames> {
         while !bytes.is_empty() {
             if self.skip > 0 {
                 let here = self.skip.min(bytes.len() as u64);
@@ -66,9 +75,13 @@ impl Frames {
         Ok(())
     }
 
-    fn frame(&mut self, now_ms: u64) -> Result<(), Flood> {
+    fn frame(&mut self, now_ms: u64) -> Result<(), BadFrames> {
         let length = u32::from_be_bytes([0, self.part[0], self.part[1], self.part[2]]);
         let (kind, flags) = (self.part[3], self.part[4]);
+        if !self.begun && (kind != SETTINGS || flags & ACK != 0) {
+            return Err(BadFrames::NoSettings);
+        }
+        self.begun = true;
         let is_update = kind == WINDOW_UPDATE && length == 4;
         if is_update && self.have == FRAME_HEAD {
             return Ok(());
@@ -103,11 +116,11 @@ impl Budget {
         Self { per_second, left: per_second * BURST_S * 1_000, at_ms: now_ms }
     }
 
-    fn spend(&mut self, now_ms: u64) -> Result<(), Flood> {
+    fn spend(&mut self, now_ms: u64) -> Result<(), BadFrames> {
         let passed = now_ms.saturating_sub(self.at_ms).min(BURST_S * 1_000);
         self.at_ms = self.at_ms.max(now_ms);
         self.left = (self.left + passed * self.per_second).min(self.per_second * BURST_S * 1_000);
-        self.left = self.left.checked_sub(1_000).ok_or(Flood)?;
+        self.left = self.left.checked_sub(1_000).ok_or(BadFrames::Flood)?;
         Ok(())
     }
 }
@@ -128,6 +141,8 @@ mod tests {
     fn begun(per_second: u32) -> Frames {
         let mut frames = Frames::new(per_second, 0);
         frames.follow(PREFACE, 0).unwrap();
+        frames.follow(&frame(SETTINGS, 0, &[0, 4, 0, 1, 0, 0]), 0).unwrap();
+        frames.budget = Budget::new(per_second, 0);
         frames
     }
 
@@ -165,10 +180,20 @@ mod tests {
         for _ in 0..40 {
             frames.follow(&ping, 0).unwrap();
         }
-        assert_eq!(frames.follow(&ping, 99), Err(Flood));
+        assert_eq!(frames.follow(&ping, 99), Err(BadFrames::Flood));
         assert_eq!(frames.follow(&ping, 200), Ok(()));
         for at in 3..1_000 {
             frames.follow(&ping, at * 100).unwrap();
+        }
+    }
+
+    #[test]
+    fn settings_come_first() {
+        let first = |bytes: &[u8]| Frames::new(10, 0).follow(&[PREFACE, bytes].concat(), 0);
+        assert_eq!(first(&frame(SETTINGS, 0, &[])), Ok(()));
+        assert_eq!(first(&frame(SETTINGS, ACK, &[])), Err(BadFrames::NoSettings));
+        for kind in [DATA, HEADERS, 6, WINDOW_UPDATE, 77] {
+            assert_eq!(first(&frame(kind, 4, &[0; 4])), Err(BadFrames::NoSettings), "{kind}");
         }
     }
 
@@ -176,7 +201,7 @@ mod tests {
         /// However the bytes are cut, the same frames are seen.
         #[test]
         fn pieces_make_no_difference(kinds in prop::collection::vec((0u8..11, 0u8..2, 0usize..40), 0..60), cut in 1usize..50) {
-            let mut bytes = PREFACE.to_vec();
+            let mut bytes = [PREFACE, &frame(SETTINGS, 0, &[])].concat();
             for (kind, flags, length) in kinds {
                 bytes.extend(frame(kind, flags, &vec![0; length]));
             }

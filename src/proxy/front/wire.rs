@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Bu
 use tokio::net::TcpStream;
 
 use super::chunks::Chunks;
-use super::h2_frames::Frames;
+use super::h2_frames::{BadFrames, Frames};
 use super::head::{BodyKind, Head};
 use super::link::{Fault, Link};
 use super::places::Place;
@@ -292,11 +292,13 @@ impl Wire {
         ready!(self.poll_some(cx, buf, u64::MAX))?;
         let now_ms = self.clock.now_ms();
         let Reading::Frames(frames) = &mut self.reading else { return Poll::Ready(Ok(())) };
-        if frames.follow(&buf.filled()[before..], now_ms).is_err() {
-            self.link.blame(Fault::Flood);
-            return Poll::Ready(Err(Error::new(ErrorKind::InvalidData, "a flood of frames without content")));
-        }
-        Poll::Ready(Ok(()))
+        let (fault, why) = match frames.follow(&buf.filled()[before..], now_ms) {
+            Ok(()) => return Poll::Ready(Ok(())),
+            Err(BadFrames::Flood) => (Fault::Flood, "a flood of frames without content"),
+            Err(BadFrames::NoSettings) => (Fault::Malformed, "the first frame is not the client's settings"),
+        };
+        self.link.blame(fault);
+        Poll::Ready(Err(Error::new(ErrorKind::InvalidData, why)))
     }
 }
 
