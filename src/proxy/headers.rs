@@ -85,12 +85,14 @@ pub(super) fn check(header: &RequestHeader, limits: HeadLimits) -> std::result::
     let (mut hosts, mut lengths, mut encoded, mut malformed) = (0, 0, false, false);
     for (name, value) in &header.headers {
         size += name.as_str().len() + value.len() + 4;
+        malformed |= is_padded(value.as_bytes());
         if name == HOST {
             hosts += 1;
             malformed |= !is_authority(value.as_bytes());
         } else if name == CONTENT_LENGTH {
             lengths += 1;
-            facts.length = value.to_str().ok().and_then(|v| v.trim().parse().ok());
+            facts.length = content_length(value.as_bytes());
+            malformed |= facts.length.is_none();
         } else if name == TRANSFER_ENCODING {
             encoded = true;
         } else {
@@ -103,10 +105,7 @@ pub(super) fn check(header: &RequestHeader, limits: HeadLimits) -> std::result::
     }
     malformed |= match header.version {
         // Two that contradict each other are refused by Pingora.
-        Version::HTTP_2 => match header.uri.authority() {
-            Some(authority) => !is_authority(authority.as_str().as_bytes()) || hosts > 1,
-            None => hosts != 1,
-        },
+        Version::HTTP_2 => !is_addressed(&header.uri, hosts),
         Version::HTTP_11 => hosts != 1,
         _ => hosts > 1,
     };
@@ -114,6 +113,28 @@ pub(super) fn check(header: &RequestHeader, limits: HeadLimits) -> std::result::
         return Err(BadHead::Malformed);
     }
     Ok(facts)
+}
+
+/// The front has taken such space away from fields of HTTP/1. Those of HTTP/2 may have none, and an endpoint of HTTP/2
+/// would refuse the request as if the proxy were at fault (RFC 9113, section 8.2.1).
+fn is_padded(value: &[u8]) -> bool {
+    let space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    space(value.first()) || space(value.last())
+}
+
+/// Written as the front wants it from HTTP/1: digits, and none that only pads.
+fn content_length(value: &[u8]) -> Option<u64> {
+    let plain = value.iter().all(u8::is_ascii_digit) && (value.len() == 1 || value.first() != Some(&b'0'));
+    std::str::from_utf8(value).ok().filter(|_| plain)?.parse().ok()
+}
+
+/// Whether a request of HTTP/2 with so many `host` fields says whom it is for in one way. Two that contradict each other
+/// are refused by Pingora.
+fn is_addressed(uri: &http::Uri, hosts: usize) -> bool {
+    let Some(authority) = uri.authority() else { return hosts == 1 };
+    // Without an authority the library keeps no scheme.
+    let is = |scheme: &str| uri.scheme_str().is_some_and(|s| s.eq_ignore_ascii_case(scheme));
+    (is("http") || is("https")) && is_authority(authority.as_str().as_bytes()) && hosts <= 1
 }
 
 fn tells_stream(name: &HeaderName, value: &[u8]) -> bool {

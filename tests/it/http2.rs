@@ -249,6 +249,22 @@ async fn a_stalled_upload_is_given_up_and_blames_nobody() {
     is_well(&app, &http2_client()).await;
 }
 
+/// The first byte of the header of the answer on stream 1, which is its status for common ones: 0x88 is 200, 0x8c is 400.
+async fn answered(stream: &mut TcpStream) -> Option<u8> {
+    let reading = async {
+        loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.ok()?;
+            let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+            stream.read_exact(&mut payload).await.ok()?;
+            if (head[3], head[8]) == (HEADERS, 1) {
+                return payload.first().copied();
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), reading).await.expect("an answer or the end")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_frame_is_settings() {
     let (old, app, address) = start("").await;
@@ -268,5 +284,44 @@ async fn the_first_frame_is_settings() {
         end.expect("the connection ends").unwrap_or_default();
     }
     assert_eq!(old.script.requests(), 0);
+    is_well(&app, &http2_client()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_endpoints_might_refuse_or_read_otherwise_is_refused() {
+    let (old, app, address) = start("").await;
+    let whole = |fields: &[(&str, &str)], body: &'static [u8]| {
+        let block: Vec<u8> = fields.iter().flat_map(|(name, value)| field(false, name, value)).collect();
+        [frame(HEADERS, END_HEADERS, 1, &block), frame(DATA, END_STREAM, 1, body)].concat()
+    };
+    let begin = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "a")];
+    let with = |name, value| whole(&[&begin[..], &[(name, value)]].concat(), b"test");
+    let schemed = |scheme| whole(&[begin[0], (":scheme", scheme), begin[2], begin[3]], b"test");
+    let refused = [
+        with("x", " a"),
+        with("x", "a "),
+        with("x", "\ta"),
+        with("x", "a\t"),
+        with("x", " "),
+        with("cookie", "a=b "),
+        with("content-length", "04"),
+        with("content-length", "00004"),
+        schemed(""),
+        schemed("ftp"),
+        schemed("javascript"),
+    ];
+    let count = refused.len();
+    for bytes in refused {
+        let mut stream = connect(address).await;
+        stream.write_all(&bytes).await.unwrap();
+        assert_eq!(answered(&mut stream).await, Some(0x8c), "{}", String::from_utf8_lossy(&bytes));
+    }
+    assert_eq!(old.script.requests(), 0);
+    assert_eq!(app.metric("switchback_refused_requests_total{reason=\"malformed\"}").await, count as f64);
+    for bytes in [with("x", "a \t b"), with("x", ""), with("content-length", "4"), schemed("HTTPS")] {
+        let mut stream = connect(address).await;
+        stream.write_all(&bytes).await.unwrap();
+        assert_eq!(answered(&mut stream).await, Some(0x88), "{}", String::from_utf8_lossy(&bytes));
+    }
     is_well(&app, &http2_client()).await;
 }
