@@ -14,7 +14,7 @@ use super::document::{Commit, DOCUMENT_FORMAT, DocumentKey};
 use super::event::{Author, EventKind};
 use super::names::RolloutId;
 use super::rollout::{
-    GateAt, GateRecord, Input, Pause, PauseKind, Phase, Rollout, Stage, Target, Unit, UnitStatus, Units,
+    GateAt, GateRecord, Input, PAGE, Pause, PauseKind, Phase, Rollout, Stage, Target, Unit, UnitStatus, Units,
 };
 use super::state::{LiveRollout, Scope, State, body_of};
 
@@ -303,20 +303,31 @@ impl Next<'_> {
     }
 }
 
-/// Puts the units of a rollout that is over away.
+/// Puts the units of a rollout that is over away, where they can be looked up.
 pub(super) fn archive(id: &RolloutId, state: &mut State, commit: &mut Commit) {
     let Some(live) = state.rollouts.get(id).cloned() else { return };
-    for page in 0..live.units.pages().count() {
+    for (page, (_, units)) in live.units.pages().enumerate() {
         commit.deletes.push(DocumentKey::Units(id.clone(), page as u32));
+        commit.puts.push((archived_units(id, page as u32), body_of(&units)));
     }
     let rollout = live.rollout.clone();
     state.rollouts.insert(id.clone(), Arc::new(LiveRollout { rollout, units: Units::default() }));
 }
 
+/// Where a page of the units of a rollout lies once another one has begun.
+pub fn archived_units(id: &RolloutId, page: u32) -> DocumentKey {
+    DocumentKey::Archive(format!("rollout/{id}/{page}"))
+}
+
 /// Takes a rollout out of the state for good. The history still tells of it.
 pub(super) fn forget(id: &RolloutId, state: &mut State, commit: &mut Commit) {
-    archive(id, state, commit);
-    state.rollouts.remove(id);
+    let Some(live) = state.rollouts.remove(id) else { return };
+    for page in 0..live.units.pages().count() {
+        commit.deletes.push(DocumentKey::Units(id.clone(), page as u32));
+    }
+    for page in 0..live.rollout.counts.total().div_ceil(PAGE as u32) {
+        commit.deletes.push(archived_units(id, page));
+    }
     commit.deletes.push(DocumentKey::Rollout(id.clone()));
 }
 

@@ -206,7 +206,7 @@ impl House {
         for key in &applied.commit.deletes {
             assert!(written.remove(&key.to_string()).is_some(), "{key} is removed and was not there");
         }
-        for (key, body) in &applied.commit.puts {
+        for (key, body) in applied.commit.puts.iter().filter(|(key, _)| !matches!(key, DocumentKey::Archive(_))) {
             let document = Document { key: key.clone(), revision, body: body.clone() };
             written.insert(key.to_string(), document);
         }

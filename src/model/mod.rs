@@ -31,6 +31,7 @@ mod state;
 mod streams;
 mod tenant_map;
 
+pub use apply_rollout::archived_units;
 pub use change::{Applied, Change, ChangeError, ChangeRequest, NewRollout, PinTarget, RolloutCommand, scope_of};
 pub use deprecation::Deprecation;
 pub use document::{Commit, DOCUMENT_FORMAT, Document, DocumentKey};

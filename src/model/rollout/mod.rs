@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use phase::{Input, Phase};
 pub use spec::{BlastRadius, Gate, GateAt, OnInsufficient, Order, RolloutSpec, SpecError, Step, Target, Tolerance};
-pub use units::{Counts, Unit, UnitStatus, Units};
+pub use units::{Counts, PAGE, Unit, UnitStatus, Units};
 
 #[cfg(test)]
 pub(crate) use spec::tests::plan;

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::model::state::Scope;
 
 /// Units of one page, and of one document.
-const PAGE: usize = 200;
+pub const PAGE: usize = 200;
 
 /// One scope that a rollout moves.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
