@@ -6,7 +6,8 @@
 //! 1. [`model`]: plain values
 //! 2. [`config`] and [`telemetry`]: the file; what is counted
 //! 3. [`shadow`]: from two answers to what differs between them
-//! 4. [`routing`] and [`analysis`]: from a request to a version; from counts to a verdict
+//! 4. [`routing`], [`analysis`] and [`planning`]: from a request to a version; from counts to a verdict; what a rollout
+//!    does next
 //! 5. [`proxy`] and [`store`]: the data plane; where the state is kept
 //! 6. [`webhook`]: calls to other people's receivers
 //! 7. [`control`]: the one writer
@@ -28,6 +29,7 @@ pub mod telemetry;
 pub mod shadow;
 
 pub mod analysis;
+pub mod planning;
 pub mod routing;
 
 pub mod proxy;

@@ -197,7 +197,7 @@ impl Next<'_> {
             C::Begin => closed(rollout, GateAt::Start),
             C::Pass { .. } => closed(rollout, GateAt::AfterStep),
             C::Complete => closed(rollout, GateAt::Completion),
-            C::GoBack { .. } if self.is_machine() && rollout.is_beyond_return() => {
+            C::GoBack { .. } if self.is_machine() && rollout.is_beyond_return() && !self.is_back_already(rollout)? => {
                 nothing(format!("rollout {} is past its point of no return", rollout.id))
             }
             C::Abort { force: false } | C::Undo { force: false } if rollout.is_beyond_return() => {
@@ -207,6 +207,12 @@ impl Next<'_> {
             C::Retry | C::Undo { .. } => self.may_begin_again(rollout),
             _ => Ok(()),
         }
+    }
+
+    /// Whether all traffic went back without the rollout's doing.
+    fn is_back_already(&self, rollout: &Rollout) -> Result<bool, ChangeError> {
+        let service = self.live()?;
+        Ok(self.live_rollout(&rollout.id)?.barred_since(service).is_some())
     }
 
     fn may_begin_again(&self, rollout: &Rollout) -> Result<(), ChangeError> {
@@ -274,9 +280,11 @@ impl Next<'_> {
     /// Whoever resumes has looked at what stopped it: gates may be asked again, and splits that others set are the
     /// rollout's again if they are of its two versions.
     fn resume(&mut self, written: &mut WrittenRollout) -> Result<EventKind, ChangeError> {
-        if written.rollout.paused.take().is_none() {
+        let Some(pause) = written.rollout.paused.take() else {
             return Err(not_now(&written.rollout, "is not paused".to_owned()));
-        }
+        };
+        // Whoever lets a step without proof go on has seen enough of it.
+        written.rollout.bake_over |= pause.kind == PauseKind::Evidence && written.rollout.in_effect;
         written.rollout.gates.values_mut().for_each(|record| record.failures = 0);
         self.take_over(written)?;
         Ok(EventKind::RolloutResumed)

@@ -1,0 +1,14 @@
+//! What a rollout does next, and why it waits: pure functions of the rollout, the evidence and the time.
+//!
+//! Deciding is here, doing is elsewhere: a plan is one next thing, which the one writer checks again before it happens. So
+//! planning may be asked as often as one likes, after a crash too, and the same situation always gives the same answer.
+
+mod evidence;
+mod order;
+mod plan;
+mod waiting;
+
+pub use evidence::{ScopeEvidence, StageEvidence};
+pub use order::{Candidate, batches};
+pub use plan::{Next, Question, Situation, plan};
+pub use waiting::{WaitFor, Waiting};
