@@ -9,12 +9,13 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admin::{self, AdminParts, ProxyStatus, Readiness, Reload, ReloadError};
-use crate::autopilot::{self, AutopilotParts};
+use crate::autopilot::{self, AutopilotParts, RolloutParts};
 use crate::config::{self, Settings};
 use crate::control::{self, Control, ReloadReport, StartError, SubmitError};
 use crate::proxy::{self, Clock, EndpointKeeper, ProxyHandle, ProxyParts, StartProxyError, StreamKeeper};
 use crate::store::{EmbeddedStore, LastGood, Loaded, MemoryStore, Options, Store, StoreError};
 use crate::telemetry::{AccessLog, AccessLogError, LogTarget, Metrics, Tallies, Windows};
+use crate::webhook::{Caller, SetUpError};
 
 /// How long the admin API may take to finish its answers at the end.
 const ADMIN_STOP: Duration = Duration::from_secs(2);
@@ -55,6 +56,9 @@ pub enum AppError {
     /// The state cannot be used.
     #[error(transparent)]
     State(#[from] StartError),
+    /// Nobody can be called.
+    #[error("gates cannot be asked")]
+    Caller(#[from] SetUpError),
     /// The data plane cannot start.
     #[error("the proxy cannot start")]
     Proxy(#[from] StartProxyError),
@@ -113,7 +117,14 @@ impl App {
             metrics: metrics.clone(),
             clock,
         };
-        let tasks = vec![tokio::spawn(keeper.run()), tokio::spawn(streams.run()), autopilot::start(guard)];
+        let rollouts =
+            RolloutParts { control: control.clone(), metrics: metrics.clone(), caller: Caller::new()?, clock };
+        let tasks = vec![
+            tokio::spawn(keeper.run()),
+            tokio::spawn(streams.run()),
+            autopilot::start(guard),
+            autopilot::start_rollouts(rollouts),
+        ];
         let phase = Arc::new(AtomicU8::new(STARTING));
         let (stop_admin, _) = watch::channel(false);
         let mut app = Self {

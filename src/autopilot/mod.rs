@@ -7,6 +7,7 @@ mod cuts;
 mod evidence;
 mod fleet;
 mod limits;
+mod rollouts;
 mod settle;
 mod tick;
 
@@ -19,6 +20,7 @@ use crate::control::Control;
 use crate::proxy::Clock;
 use crate::telemetry::{Metrics, Tallies, Windows};
 
+pub use rollouts::{RolloutParts, start as start_rollouts};
 pub use tick::Autopilot;
 
 /// Time between two ticks: the shortest patience that can be configured, since the statistics ask for one look per slot.

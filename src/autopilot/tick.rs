@@ -33,6 +33,8 @@ pub(super) struct Entry {
     /// When the attempt began, on the clock of the ticks.
     pub attempt_ms: u64,
     pub recent: Recent,
+    /// Requests that the canary answered in this attempt, and those that it failed.
+    pub counted: (u64, u64),
     pub scope: u64,
     /// A change was asked for and is not answered yet.
     pub pending: bool,
@@ -174,6 +176,12 @@ impl Autopilot {
         let scope = &handle.tally;
         let news = lock(&self.windows).record(now_ms, scope);
         self.metrics.add_tenant(&handle.service, scope.tenant(), &news);
+        for delta in &news {
+            let failed: u64 = delta.failures.iter().sum();
+            if failed > 0 {
+                self.control.board().add_failed(&handle.service, &delta.version, failed);
+            }
+        }
         let ended = news.iter().map(|d| d.requests).sum();
         self.rates.entry(scope.id()).or_default().add(now_ms, ended);
         let Some(route) = view.routes.service(handle.service.as_str()) else { return };
@@ -221,6 +229,7 @@ impl Autopilot {
             let counted = epochs.iter().map(|e| e.of(canary, since)).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
             entry.follow(split, &parameters, now_ms);
             entry.recent.add(now_ms, counted.0, counted.1);
+            entry.counted = (entry.counted.0 + counted.0, entry.counted.1 + counted.1);
             entry.comparison.observe(now_ms, share, &batches);
             let assessment = entry.comparison.assess(now_ms, share, share * rate);
             if route.spec.guard.fleet {
@@ -402,6 +411,7 @@ impl Entry {
             since_epoch: split.epoch,
             attempt_ms: now_ms,
             recent: Recent::default(),
+            counted: (0, 0),
             scope: handle.tally.id(),
             pending: false,
             calm_since_ms: None,
@@ -423,6 +433,7 @@ impl Entry {
         self.told_hold = false;
         self.told_split = false;
         self.recent = Recent::default();
+        self.counted = (0, 0);
         self.comparison.step(now_ms);
     }
 }
@@ -466,6 +477,10 @@ fn report(
         braked,
         split_off: assessment.split_off,
         promotion_ready: assessment.promotion_ready,
+        attempt: entry.attempt,
+        requests: entry.counted.0,
+        failures: entry.counted.1,
+        promotion: assessment.signals.iter().map(|s| (s.signal.as_str(), s.log_promotion)).collect(),
         window: entry.comparison.window(),
     }
 }

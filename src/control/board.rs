@@ -6,7 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 
 use crate::analysis::{EvidenceWindow, Verdict};
-use crate::model::{ServiceName, TenantName, VersionName};
+use crate::model::{RolloutId, ServiceName, TenantName, VersionName};
+use crate::planning::{ScopeEvidence, Waiting};
 
 /// Whose comparison it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,14 +51,39 @@ pub struct ComparisonReport {
     pub split_off: bool,
     /// Whether the canary is shown not to be worse.
     pub promotion_ready: bool,
+    /// The attempt of the split that the comparison is of.
+    pub attempt: u64,
+    /// Requests that the canary answered in this attempt.
+    pub requests: u64,
+    /// Those that it failed.
+    pub failures: u64,
+    /// Natural logarithm of each signal's evidence that the canary is not worse.
+    pub promotion: std::collections::BTreeMap<&'static str, f64>,
     /// The counts behind the evidence.
     pub window: EvidenceWindow,
 }
 
-/// The comparisons of now.
+impl ComparisonReport {
+    /// What the scope says about the step of a rollout.
+    pub fn for_planning(&self) -> ScopeEvidence {
+        ScopeEvidence {
+            requests: self.requests,
+            failures: self.failures,
+            promotion: self.promotion.clone(),
+            against: self.log_evidence,
+            breach: self.verdict == Verdict::Breach,
+            braked: self.braked || self.action == "brake",
+            hold_slo: self.action == "hold_slo",
+        }
+    }
+}
+
+/// The comparisons of now, and what rollouts wait for.
 #[derive(Debug, Default)]
 pub struct Board {
     reports: Mutex<HashMap<ScopeKey, ComparisonReport>>,
+    failed: Mutex<HashMap<(ServiceName, VersionName), u64>>,
+    waiting: Mutex<HashMap<RolloutId, Waiting>>,
 }
 
 impl Board {
@@ -93,8 +119,48 @@ impl Board {
         self.lock().iter().filter(|(k, _)| k.service == *service).map(|(_, r)| r.verdict).max_by_key(rank)
     }
 
+    /// Looks at each report of a service's canary.
+    pub fn each_of(&self, service: &ServiceName, canary: &VersionName, mut look: impl FnMut(&ComparisonReport)) {
+        let reports = self.lock();
+        reports.iter().filter(|(k, _)| k.service == *service && k.canary == *canary).for_each(|(_, r)| look(r));
+    }
+
+    /// Requests of users failed on a version; those that were rescued did not fail for their users.
+    pub fn add_failed(&self, service: &ServiceName, version: &VersionName, count: u64) {
+        *held(&self.failed).entry((service.clone(), version.clone())).or_default() += count;
+    }
+
+    /// How many requests failed on a version since the process began.
+    pub fn failed(&self, service: &ServiceName, version: &VersionName) -> u64 {
+        held(&self.failed).get(&(service.clone(), version.clone())).copied().unwrap_or_default()
+    }
+
+    /// What a rollout waits for; none: it is on the move, or over.
+    pub fn put_waiting(&self, id: &RolloutId, waiting: Option<Waiting>) {
+        let mut all = held(&self.waiting);
+        match waiting {
+            Some(waiting) => drop(all.insert(id.clone(), waiting)),
+            None => drop(all.remove(id)),
+        }
+    }
+
+    /// What a rollout waits for.
+    pub fn waiting(&self, id: &RolloutId) -> Option<Waiting> {
+        held(&self.waiting).get(id).cloned()
+    }
+
+    /// Forgets the rollouts for which `keep` does not hold.
+    pub fn retain_waiting(&self, keep: impl Fn(&RolloutId) -> bool) {
+        held(&self.waiting).retain(|id, _| keep(id));
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ScopeKey, ComparisonReport>> {
         // A report is a plain value, so one that was being written when a thread died is still a whole one.
         self.reports.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn held<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Plain values too: see `Board::lock`.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

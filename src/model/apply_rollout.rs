@@ -197,7 +197,9 @@ impl Next<'_> {
             C::Begin => closed(rollout, GateAt::Start),
             C::Pass { .. } => closed(rollout, GateAt::AfterStep),
             C::Complete => closed(rollout, GateAt::Completion),
-            C::GoBack { .. } if self.is_machine() && rollout.is_beyond_return() && !self.is_back_already(rollout)? => {
+            C::GoBack { .. }
+                if self.is_machine() && rollout.is_beyond_return() && !self.is_back_already(rollout)? =>
+            {
                 nothing(format!("rollout {} is past its point of no return", rollout.id))
             }
             C::Abort { force: false } | C::Undo { force: false } if rollout.is_beyond_return() => {

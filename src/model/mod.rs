@@ -44,12 +44,12 @@ pub use names::{GroupName, NameError, RolloutId, ServiceName, TenantName, UserNa
 pub use rate::Rate;
 pub use reach::{OutOfReach, Reach};
 pub use recall::Recalls;
+#[cfg(test)]
+pub(crate) use rollout::plan as plan_of;
 pub use rollout::{
     BlastRadius, Counts, Gate, GateAt, GateRecord, GoingBack, Input, OnInsufficient, Order, Pause, PauseKind, Phase,
     Rollout, RolloutSpec, SpecError, Stage, Step, Target, Tolerance, Unit, UnitStatus, Units,
 };
-#[cfg(test)]
-pub(crate) use rollout::plan as plan_of;
 pub use route_pattern::{RoutePattern, RoutePatternError, RouteSegment};
 pub use shadow::ShadowSpec;
 pub use share::{BUCKETS, BasisPoints, ShareError, Weights};

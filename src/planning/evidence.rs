@@ -103,7 +103,11 @@ mod tests {
     use super::*;
 
     fn scope(error: f64, slow: f64) -> ScopeEvidence {
-        ScopeEvidence { requests: 50, promotion: BTreeMap::from([("error", error), ("slow", slow)]), ..Default::default() }
+        ScopeEvidence {
+            requests: 50,
+            promotion: BTreeMap::from([("error", error), ("slow", slow)]),
+            ..Default::default()
+        }
     }
 
     #[test]

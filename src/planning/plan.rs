@@ -298,8 +298,7 @@ fn insufficient(now: &Situation<'_>, rollout: &Rollout, stage: Stage) -> Next {
 
 fn pass(now: &Situation<'_>, reason: String) -> Next {
     let stage = now.live.rollout.stage;
-    gates(now, GateAt::AfterStep)
-        .unwrap_or_else(|| act(RolloutCommand::Pass { stage }, reason, now.evidence.to_json()))
+    gates(now, GateAt::AfterStep).unwrap_or_else(|| act(RolloutCommand::Pass { stage }, reason, now.evidence.to_json()))
 }
 
 /// The first gate of this moment that is closed; none when all are open.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::{
-    Author, BasisPoints, Bar, GoingBack, Hold, Pause, RolledBack, RolloutSpec, Target, TenantName, Unit, Units,
+    Author, Bar, BasisPoints, GoingBack, Hold, Pause, RolledBack, RolloutSpec, Target, TenantName, Unit, Units,
     VersionName, Weights, plan_of,
 };
 use crate::planning::ScopeEvidence;
@@ -70,7 +70,8 @@ impl Case {
         case.live.rollout.in_effect = true;
         for place in 0..2 {
             let units = &mut case.live.units;
-            units.edit(place, &mut case.live.rollout.counts, |u| (u.status, u.step) = (UnitStatus::InProgress, Some(0)));
+            units
+                .edit(place, &mut case.live.rollout.counts, |u| (u.status, u.step) = (UnitStatus::InProgress, Some(0)));
         }
         case.seen.observed_ms = observed_ms;
         case

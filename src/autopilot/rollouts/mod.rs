@@ -1,0 +1,265 @@
+//! Rollouts on their way: looks at what the guard sees, asks planning for the next thing, and has it done.
+//!
+//! The task holds nothing that matters. What a rollout has done is in the state, so a process that begins anew goes on from
+//! there; what is kept here are clocks of its own, questions to gates that are on their way, and what was told already.
+
+mod gates;
+mod metrics;
+mod watched;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use self::metrics::RolloutMetrics;
+use self::watched::Watched;
+use crate::control::{Control, SubmitError, View};
+use crate::model::{Author, Change, ChangeRequest, LiveRollout, RolloutCommand, RolloutId, Scope};
+use crate::planning::{Next, Situation, StageEvidence, Waiting, plan};
+use crate::proxy::Clock;
+use crate::telemetry::Metrics;
+use crate::webhook::Caller;
+
+/// How often rollouts are looked at when nothing else wakes the task.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What the task is built from.
+pub struct RolloutParts {
+    /// The door to the state.
+    pub control: Control,
+    /// Metric families.
+    pub metrics: Arc<Metrics>,
+    /// Asks the gates.
+    pub caller: Caller,
+    /// The process's clock.
+    pub clock: Clock,
+}
+
+/// Starts the task. It runs until it is aborted.
+pub fn start(parts: RolloutParts) -> JoinHandle<()> {
+    tokio::spawn(Rollouts::new(parts).run())
+}
+
+/// What came back.
+enum Report {
+    /// A change was answered.
+    Changed { id: RolloutId, made: bool },
+    /// A gate answered.
+    Gate { id: RolloutId, key: String, open: bool, said: String },
+    /// A gate that may hold at any time answered.
+    Hold { id: RolloutId, gate: String, closed: Option<String> },
+}
+
+struct Rollouts {
+    control: Control,
+    caller: Caller,
+    clock: Clock,
+    metrics: RolloutMetrics,
+    watched: HashMap<RolloutId, Watched>,
+    /// Revision of the state that the metrics show.
+    shown: u64,
+    reports: mpsc::UnboundedReceiver<Report>,
+    report: mpsc::UnboundedSender<Report>,
+}
+
+impl Rollouts {
+    fn new(parts: RolloutParts) -> Self {
+        let (report, reports) = mpsc::unbounded_channel();
+        let metrics = RolloutMetrics::new(parts.metrics.registry());
+        let (control, caller, clock) = (parts.control, parts.caller, parts.clock);
+        Self { control, caller, clock, metrics, watched: HashMap::new(), shown: 0, reports, report }
+    }
+
+    async fn run(mut self) {
+        let mut interval = tokio::time::interval(TICK);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            let heard = tokio::select! {
+                _ = interval.tick() => None,
+                report = self.reports.recv() => report,
+            };
+            let worth_a_look = heard.is_none_or(|report| self.hear(report));
+            if worth_a_look {
+                self.look(self.clock.now_ms());
+            }
+        }
+    }
+
+    /// Takes a report in, and says whether something may be possible now that was not before.
+    fn hear(&mut self, report: Report) -> bool {
+        match report {
+            Report::Changed { id, made } => {
+                if let Some(watched) = self.watched.get_mut(&id) {
+                    watched.pending = false;
+                }
+                made
+            }
+            Report::Gate { id, key, open, said } => {
+                let reason = if open { format!("Gate {key} is open.") } else { format!("Gate {key}: {said}") };
+                let view = self.control.view();
+                let Some(live) = view.state.rollouts.get(&id) else { return false };
+                if let Some(watched) = self.watched.get_mut(&id) {
+                    watched.asked.remove(&key);
+                }
+                // The answer counts whatever else happened meanwhile, so it is not fenced by a revision.
+                self.submit(live, RolloutCommand::Gate { key, open, said }, reason, Value::Null, None);
+                false
+            }
+            Report::Hold { id, gate, closed } => {
+                if let Some(watched) = self.watched.get_mut(&id) {
+                    watched.hold_answered(&gate, closed);
+                }
+                true
+            }
+        }
+    }
+
+    fn look(&mut self, now_ms: u64) {
+        let view = self.control.view();
+        if self.shown != view.state.revision {
+            self.shown = view.state.revision;
+            self.metrics.show(&view.state);
+            self.watched.retain(|id, _| view.state.rollouts.contains_key(id));
+            self.control.board().retain_waiting(|id| view.state.rollouts.contains_key(id));
+        }
+        if view.read_only {
+            return;
+        }
+        for (id, live) in &view.state.rollouts {
+            // What is over and told needs no look; those are most.
+            if live.rollout.phase.is_final() && live.rollout.spec.gates.is_empty() {
+                self.control.board().put_waiting(id, None);
+                continue;
+            }
+            self.look_at(&view, live, now_ms);
+        }
+    }
+
+    fn look_at(&mut self, view: &View, live: &Arc<LiveRollout>, now_ms: u64) {
+        let rollout = &live.rollout;
+        let Some(service) = view.state.service(rollout.service.as_str()) else { return };
+        let failed = self.control.board().failed(&rollout.service, &rollout.spec.to);
+        let watched = self.watched.entry(rollout.id.clone()).or_insert_with(|| Watched::new(rollout, now_ms, failed));
+        watched.follow(rollout, now_ms, failed);
+        if watched.pending {
+            return;
+        }
+        let evidence = gathered(&self.control, live, watched, now_ms, failed);
+        self.poll_holds(live, now_ms);
+        let Some(watched) = self.watched.get(&rollout.id) else { return };
+        let situation = Situation {
+            live,
+            service,
+            evidence: &evidence,
+            frozen: None,
+            closed: None,
+            closed_tenants: &|_: &Scope| false,
+            asked: &watched.asked,
+            held_by_gate: watched.held_by_gate(rollout),
+            now_ms: wall_ms(),
+        };
+        let next = plan(&situation);
+        self.put_waiting(&rollout.id, &next);
+        match next {
+            Next::Wait(_) => self.write_down_costs(live, &evidence),
+            Next::Ask(question) => self.ask(live, &question),
+            Next::Do { command, reason, evidence } => {
+                self.submit(live, command, reason, evidence, Some(rollout.revision));
+            }
+        }
+    }
+
+    fn put_waiting(&self, id: &RolloutId, next: &Next) {
+        let waiting = match next {
+            Next::Wait(waiting) => Some(waiting.clone()),
+            Next::Ask(question) => {
+                Some(Waiting::new(crate::planning::WaitFor::Gate, format!("gate {} is asked", question.gate.name)))
+            }
+            Next::Do { .. } => None,
+        };
+        self.control.board().put_waiting(id, waiting);
+    }
+
+    /// What a rollout has cost is written down now and then, so that a restart does not make it cheap again.
+    fn write_down_costs(&mut self, live: &Arc<LiveRollout>, evidence: &StageEvidence) {
+        let Some(most) = live.rollout.spec.blast_radius.failed_requests else { return };
+        let news = evidence.failed_requests.saturating_sub(live.rollout.failed_requests);
+        if !live.rollout.phase.is_final() && news > most / 10 {
+            let failed_requests = evidence.failed_requests;
+            let reason = format!("{failed_requests} requests of users have failed on {} by now.", live.rollout.spec.to);
+            self.submit(live, RolloutCommand::Count { failed_requests }, reason, Value::Null, None);
+        }
+    }
+
+    /// Sends a change on its way; nothing else of the rollout happens until it is answered.
+    fn submit(
+        &mut self,
+        live: &Arc<LiveRollout>,
+        command: RolloutCommand,
+        reason: String,
+        evidence: Value,
+        if_revision: Option<u64>,
+    ) {
+        let id = live.rollout.id.clone();
+        if let Some(watched) = self.watched.get_mut(&id) {
+            watched.pending = true;
+        }
+        let request = ChangeRequest {
+            service: live.rollout.service.clone(),
+            change: Change::Rollout(id.clone(), command),
+            author: Author::Autopilot,
+            reason,
+            if_revision,
+            if_attempt: None,
+            evidence,
+        };
+        let (control, report) = (self.control.clone(), self.report.clone());
+        tokio::spawn(async move {
+            let answer = control.submit(request, false).await;
+            match &answer {
+                Ok(_) => {}
+                Err(SubmitError::Refused(refused)) => tracing::debug!(rollout = %id, %refused, "a rollout waits"),
+                Err(error) => tracing::error!(rollout = %id, %error, "a rollout cannot go on"),
+            }
+            let _task_ended = report.send(Report::Changed { id, made: answer.is_ok() });
+        });
+    }
+}
+
+/// What the guard saw of the step that is in effect, and what the rollout has cost.
+fn gathered(control: &Control, live: &LiveRollout, watched: &Watched, now_ms: u64, failed: u64) -> StageEvidence {
+    let rollout = &live.rollout;
+    let mut evidence = StageEvidence {
+        observed_ms: now_ms.saturating_sub(watched.since_ms),
+        failed_requests: watched.failed_requests(failed),
+        ..StageEvidence::default()
+    };
+    if rollout.phase.is_final() {
+        return evidence;
+    }
+    let batch = live.units.range(rollout.batch_range(rollout.stage.batch));
+    let attempts: Vec<u64> = {
+        let mut all: Vec<_> = batch.filter(|(_, u)| u.status.has_moved()).map(|(_, u)| u.attempt).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    };
+    if !attempts.is_empty() {
+        let of_step = |attempt: u64| attempts.binary_search(&attempt).is_ok();
+        control.board().each_of(&rollout.service, &rollout.spec.to, |report| {
+            if of_step(report.attempt) {
+                evidence.add(&report.for_planning());
+            }
+        });
+    }
+    evidence
+}
+
+/// Milliseconds since the Unix epoch.
+fn wall_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
