@@ -107,6 +107,10 @@ async fn tunnel(mut stream: TcpStream, path: &str, script: &Script) -> Option<()
         script.go_on.notified().await;
         stream.write_all(&[7; 300]).await.ok()?;
     }
+    if path == "/deaf" {
+        script.go_on.notified().await;
+        return None;
+    }
     let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
     if path == "/flood" {
         while socket.send(Message::Binary(Bytes::from(vec![7; 60_000]))).await.is_ok() {}
@@ -367,6 +371,45 @@ async fn a_client_that_reads_nothing_is_cut_off_at_the_deadline() {
     until("the stream to be gone", Duration::from_secs(4), || async { app.metric(&open("2.0.0")).await == 0.0 }).await;
     assert_eq!((closed_by(&app, "2.0.0", "shift").await, closed_by(&app, "2.0.0", "cut").await), (0.0, 1.0));
     until("the version to be rid of it", Duration::from_secs(3), || async { new.script.over.load(SeqCst) == 1 }).await;
+    nobody_is_blamed(&app).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_neither_reads_nor_sends_is_left_at_the_deadline() {
+    let (app, _old, _new) = shop("streams = { on_shift = \"close\", deadline = \"2s\" }").await;
+    let (socket, _) = connect(&app, "/deaf", &[("x-user-id", "u")]).await;
+    let (mut to, mut from) = socket.split();
+    let sent = Arc::new(AtomicU64::new(0));
+    let counted = sent.clone();
+    let flood = tokio::spawn(async move {
+        while to.send(Message::Binary(Bytes::from(vec![7; 60_000]))).await.is_ok() {
+            counted.fetch_add(1, SeqCst);
+        }
+    });
+    // The version takes no more, and so nothing more is taken of the client.
+    let mut before = 0;
+    until("all buffers to be full", Duration::from_secs(10), || {
+        let now = sent.load(SeqCst);
+        let full = now > 0 && now == std::mem::replace(&mut before, now);
+        async move {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            full
+        }
+    })
+    .await;
+    app.change("POST", "/v1/services/shop/rollback", json!({ "reason": "bad" })).await;
+    let code = tokio::time::timeout(Duration::from_secs(4), async {
+        loop {
+            match from.next().await {
+                Some(Ok(Message::Close(Some(frame)))) => break u16::from(frame.code),
+                Some(Ok(_)) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+    assert_eq!(code.await.expect("a goodbye"), 1012);
+    until("the stream to be gone", Duration::from_secs(4), || async { app.metric(&open("2.0.0")).await == 0.0 }).await;
+    flood.abort();
     nobody_is_blamed(&app).await;
 }
 

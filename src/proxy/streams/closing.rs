@@ -5,8 +5,9 @@
 //! Pingora drops what it waits for whenever something else happens first. So everything that waits here can be dropped
 //! and asked again: the goodbye is written by the parts of Pingora's own sessions that remember how far they came.
 //!
-//! What Pingora does not ask cannot be closed: while a version takes nothing of what the client sends and sends nothing
-//! itself, the request waits for the version alone, for at most `timeouts.stream`.
+//! What Pingora does not ask cannot be closed. While the version of a call takes nothing of what the client sends and sends
+//! nothing itself, Pingora waits for the version alone, for at most `timeouts.stream`. A WebSocket's client is therefore
+//! read no faster than its version takes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use pingora_core::protocols::http::{HttpTask, ServerSession};
 use tokio::time::Instant;
 
 use super::follow::{Follow, Frames};
+use super::given::Given;
 use super::open::Open;
 
 /// A close frame with the code for "service restart" (RFC 6455, 5.5.1; the code is registered at IANA).
@@ -35,6 +37,8 @@ pub(in crate::proxy) struct Closing {
     follow: Follow,
     /// What a WebSocket's client sends.
     from_client: Frames,
+    /// How much of that is on its way to the version.
+    given: Given,
     goodbye: Goodbye,
 }
 
@@ -52,7 +56,7 @@ enum Goodbye {
 
 impl Closing {
     pub(super) fn new(open: Arc<Open>, follow: Follow) -> Self {
-        Self { open, follow, from_client: Frames::default(), goodbye: Goodbye::Unsaid }
+        Self { open, follow, from_client: Frames::default(), given: Given::default(), goodbye: Goodbye::Unsaid }
     }
 
     /// Whether nothing more of the client is expected.
@@ -85,8 +89,7 @@ impl Closing {
                     () = open.late() => return Err(self.cut()),
                 },
                 Goodbye::Said(until) => return self.after_goodbye(side, until, no_body_expected).await,
-                Goodbye::Over if self.is_websocket() => return Ok(None),
-                Goodbye::Over => return Err(closed()),
+                Goodbye::Over => return self.end(),
             }
         }
     }
@@ -197,13 +200,21 @@ impl Closing {
     }
 
     async fn pass_client(&mut self, side: &mut ServerSession, no_body_expected: bool) -> Result<Option<Bytes>> {
-        let body = side.read_body_or_idle(no_body_expected).await?;
-        if let Some(data) = &body
-            && self.is_websocket()
-        {
-            self.from_client.pass(data);
+        if !self.is_websocket() {
+            return side.read_body_or_idle(no_body_expected).await;
         }
-        Ok(body)
+        self.given.room().await;
+        let data = side.read_body_or_idle(no_body_expected).await?;
+        Ok(data.map(|data| {
+            self.from_client.pass(&data);
+            self.given.give(data)
+        }))
+    }
+
+    /// Ends the request. A WebSocket ends as if its client had, unless its version does not even take that.
+    fn end(&mut self) -> Result<Option<Bytes>> {
+        self.goodbye = Goodbye::Over;
+        if self.is_websocket() && self.given.is_taken() { Ok(None) } else { Err(closed()) }
     }
 
     /// The answer is over: the request ends, or a WebSocket's client gets its time.
@@ -214,23 +225,19 @@ impl Closing {
         no_body_expected: bool,
     ) -> Result<Option<Bytes>> {
         if !self.is_websocket() {
-            self.goodbye = Goodbye::Over;
             if let ServerSession::H1(side) = side {
                 side.shutdown().await;
             }
-            return Err(closed());
+            return self.end();
         }
         if self.from_client.is_closed() {
-            self.goodbye = Goodbye::Over;
-            return Ok(None);
+            let _late = tokio::time::timeout_at(until, self.given.taken()).await;
+            return self.end();
         }
         tokio::select! {
             biased;
             body = self.pass_client(side, no_body_expected) => body,
-            () = tokio::time::sleep_until(until) => {
-                self.goodbye = Goodbye::Over;
-                Ok(None)
-            }
+            () = tokio::time::sleep_until(until) => self.end(),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod closing;
 mod follow;
+mod given;
 mod keeper;
 mod open;
 mod pace;
