@@ -90,7 +90,7 @@ pub(super) struct VersionBody {
     endpoints: Vec<String>,
     /// Active checks: `path`, `interval`, `timeout`, `healthy_after`, `unhealthy_after`.
     health: Option<BTreeMap<String, serde_json::Value>>,
-    /// Deadlines: `connect`, `response`, `idle`, `stream`, `keepalive`.
+    /// Deadlines: `connect`, `response`, `read`, `idle`, `stream`, `keepalive`.
     timeouts: Option<BTreeMap<String, String>>,
     /// Path prefix that selects this version whatever the split says.
     path: Option<String>,

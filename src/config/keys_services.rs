@@ -424,8 +424,9 @@ static TIMEOUTS: Table = Table::new(
             "response",
             Kind::Duration(ms(1), hours(24)),
             "\"30s\"",
-            "Until the first byte of the answer, and between two parts of it.",
+            "From the end of the request until the head of the answer is there, streams included.",
         ),
+        Key::default("read", Kind::Duration(ms(1), hours(24)), "\"30s\"", "Between two parts of the answer."),
         Key::default(
             "idle",
             Kind::Duration(ms(1), hours(24)),
@@ -436,7 +437,7 @@ static TIMEOUTS: Table = Table::new(
             "stream",
             Kind::Duration(ms(1), hours(24 * 30)),
             "\"1h\"",
-            "The same for WebSocket, server-sent events and gRPC.",
+            "Instead of read and idle for WebSocket, server-sent events and gRPC.",
         ),
         Key::default(
             "keepalive",

@@ -44,10 +44,11 @@ pub fn version_to_json(spec: &VersionSpec) -> Json {
     if let Some(health) = &spec.health {
         out.insert("health".to_owned(), health_to_json(health));
     }
-    let Timeouts { connect, response, idle, stream, keepalive } = spec.timeouts;
+    let Timeouts { connect, response, read, idle, stream, keepalive } = spec.timeouts;
     let timeouts = json!({
         "connect": duration_text(connect),
         "response": duration_text(response),
+        "read": duration_text(read),
         "idle": duration_text(idle),
         "stream": duration_text(stream),
         "keepalive": duration_text(keepalive),
@@ -185,6 +186,7 @@ fn timeouts(view: &View<'_>) -> Timeouts {
     Timeouts {
         connect: view.duration("connect").unwrap_or(without.connect),
         response: view.duration("response").unwrap_or(without.response),
+        read: view.duration("read").unwrap_or(without.read),
         idle: view.duration("idle").unwrap_or(without.idle),
         stream: view.duration("stream").unwrap_or(without.stream),
         keepalive: view.duration("keepalive").unwrap_or(without.keepalive),

@@ -433,11 +433,14 @@ impl Default for HealthSpec {
 pub struct Timeouts {
     /// Until a connection stands, TLS included.
     pub connect: Duration,
-    /// Until the first byte of the answer, and between two parts of it: Pingora has one deadline for both.
+    /// From the end of the request until the head of the answer is there, streams included.
     pub response: Duration,
+    /// Between two parts of the answer.
+    #[serde(default = "pause_in_answer")]
+    pub read: Duration,
     /// Between two parts of a request body that the endpoint takes.
     pub idle: Duration,
-    /// Both for WebSocket, server-sent events and gRPC.
+    /// Instead of `read` and `idle` for WebSocket, server-sent events and gRPC.
     pub stream: Duration,
     /// How long an unused connection is kept; stay below the endpoint's own keep-alive.
     pub keepalive: Duration,
@@ -448,6 +451,7 @@ impl Default for Timeouts {
         Self {
             connect: Duration::from_secs(1),
             response: Duration::from_secs(30),
+            read: pause_in_answer(),
             idle: Duration::from_secs(60),
             stream: Duration::from_secs(3600),
             keepalive: Duration::from_secs(30),
@@ -502,6 +506,11 @@ impl VersionSpec {
     pub fn is_unverified(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| !tls.verify)
     }
+}
+
+/// Versions that were stored before there was such a limit have the default.
+fn pause_in_answer() -> Duration {
+    Duration::from_secs(30)
 }
 
 fn yes() -> bool {

@@ -43,6 +43,7 @@ impl Gateway {
             ctx.pace = session.is_http2().then(|| Pace::of(limits));
         }
         ctx.write_timeout = limits.write_timeout;
+        ctx.body_timeout = limits.body_timeout;
         let handshake = Link::of(session).and_then(|link| link.tls.as_ref());
         if handshake.is_some_and(|handshake| is_misdirected(handshake, headers::host(session.req_header()))) {
             return Err(Refuse { status: 421, word: "misdirected" });

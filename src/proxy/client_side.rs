@@ -1,9 +1,10 @@
 //! A client's side of a request that does more than Pingora's own.
 //!
 //! Pingora lets the client's side be anything that reads and writes like one. So a request's own side can stand behind
-//! this one for a while: to be closed when a shift asks for it, or to mend how a WebSocket begins.
+//! this one for a while: to wait no longer than it may, to be closed when a shift asks for it, or to mend how a WebSocket
+//! begins.
 //!
-//! The latter: Pingora tells the version's side the end of a request without a body once the exchange begins. When the
+//! The last: Pingora tells the version's side the end of a request without a body once the exchange begins. When the
 //! version has answered 101 by then, which happens with versions that are near, the end is taken for the tunnel's, and
 //! the tunnel closes before it was used. Told that a body may follow, it says nothing, and the tunnel stays.
 
@@ -25,6 +26,7 @@ use pingora_core::protocols::l4::socket::SocketAddr;
 
 use super::context::RequestContext;
 use super::streams::Closing;
+use super::waits::Waiting;
 
 /// Where the client's own side is put when the one before it is dropped.
 pub(super) struct Behind(Arc<Mutex<Option<Box<ServerSession>>>>);
@@ -50,6 +52,11 @@ pub(super) fn make_closable(session: &mut Session, ctx: &mut RequestContext, clo
     ctx.behind = Some(Side::before(&mut session.downstream_session, Work::Close(closing)));
 }
 
+/// The client's own side waits too long by itself.
+pub(super) fn wait(session: &mut Session, ctx: &mut RequestContext, waiting: Waiting) {
+    ctx.behind = Some(Side::before(&mut session.downstream_session, Work::Wait(waiting)));
+}
+
 /// The client's own side comes back: for another attempt, or so that its connection can serve another request.
 pub(super) fn restore(session: &mut Session, ctx: &mut RequestContext) {
     if let Some(behind) = ctx.behind.take() {
@@ -70,6 +77,8 @@ enum Work {
     Begin(bool),
     /// Closes a stream when asked.
     Close(Closing),
+    /// Waits no longer than it may.
+    Wait(Waiting),
 }
 
 /// A side that nobody uses, for the moment of a change.
@@ -98,12 +107,13 @@ impl CustomSession for Side {
         match &mut self.work {
             Work::Begin(_) => self.inner.read_body_or_idle(no_body_expected).await,
             Work::Close(closing) => closing.read(&mut self.inner, no_body_expected).await,
+            Work::Wait(waiting) => waiting.read(&mut self.inner, no_body_expected).await,
         }
     }
 
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
         match &mut self.work {
-            Work::Begin(_) => self.inner.response_duplex_vec(tasks).await,
+            Work::Begin(_) | Work::Wait(_) => self.inner.response_duplex_vec(tasks).await,
             Work::Close(closing) => closing.write(&mut self.inner, tasks).await,
         }
     }

@@ -20,6 +20,11 @@ impl Clock {
         self.base.elapsed().as_micros() as u64
     }
 
+    /// The moment at which it shows this many microseconds.
+    pub(super) fn at(&self, us: u64) -> Instant {
+        self.base + std::time::Duration::from_micros(us)
+    }
+
     /// Milliseconds.
     pub fn now_ms(&self) -> u64 {
         self.base.elapsed().as_millis() as u64

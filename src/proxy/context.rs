@@ -15,6 +15,7 @@ use super::headers::{Origin, Sent};
 use super::outcome::AttemptError;
 use super::shadow::Sample;
 use super::streams::Stream;
+use super::waits::Waits;
 use crate::routing::{InUse, Permit, ServiceRoute, VersionRoute};
 use crate::telemetry::Ticket;
 
@@ -36,6 +37,8 @@ pub(super) struct RequestContext {
     pub distrusted: Option<Arc<[HeaderName]>>,
     /// How long the client may take nothing of the answer.
     pub write_timeout: Duration,
+    /// How long it may send nothing of its body.
+    pub body_timeout: Duration,
     /// How slowly its body may come, where the front does not see to it.
     pub pace: Option<Pace>,
     /// Where it goes, once decided.
@@ -78,6 +81,10 @@ pub(super) struct RequestContext {
     pub uploading: bool,
     /// Remembered for the shadow, when the request is one to copy.
     pub shadow: Option<Box<Sample>>,
+    /// Whether its client speaks HTTP/2.
+    pub client_http2: bool,
+    /// How long the attempt at hand may wait.
+    pub waits: Waits,
     /// The client's own side, while another stands before it.
     pub behind: Option<Behind>,
     /// Set once its answer turns out to be a stream.

@@ -35,6 +35,7 @@ use super::route_stats;
 use super::shadow::Queue;
 use super::streams::StreamKeeper;
 use super::upstream;
+use super::waits::{self, Asked, Waits};
 use crate::config::Settings;
 use crate::routing::{self, InUse, Routes};
 use crate::telemetry::{AccessLog, Fault, Metrics};
@@ -155,14 +156,17 @@ impl ProxyHttp for Gateway {
             Err(error) => return Err(self.not_connected(session, ctx, ErrorKind::Tls, error)),
         };
         ctx.uploading = !session.as_mut().is_body_done();
-        let mut peer = upstream::peer(version, &endpoint, identity.as_deref(), assigned.stream, ctx.uploading);
-        if ctx.uploading && version.spec.http2 && !http1::is_short_upload(session.req_header()) {
-            // Over HTTP/2 Pingora measures the time until the answer from the head, however long the upload moves.
-            peer.options.read_timeout = Some(version.spec.timeouts.stream);
-        } else if !assigned.stream {
-            // The first attempt has it all: no need to look at the clock.
-            let all = assigned.service.spec.deadline;
-            upstream::limit(&mut peer, if ctx.attempts == 1 { all } else { self.time_left(assigned, ctx) });
+        ctx.client_http2 = session.is_http2();
+        // The first attempt has it all: no need to look at the clock. What counts for an upload begins at its end.
+        let all = ctx.attempts == 1 || ctx.uploading;
+        let left = if all { assigned.service.spec.deadline } else { self.time_left(assigned, ctx) };
+        let (client_http2, version_http2, stream) = (ctx.client_http2, version.spec.http2, assigned.stream);
+        let asked = Asked { client_http2, version_http2, stream, uploading: ctx.uploading };
+        ctx.waits = Waits::of(asked, &version.spec.timeouts, left, ctx.body_timeout);
+        let mut peer = upstream::peer(version, &endpoint, identity.as_deref(), ctx.waits.write);
+        peer.options.read_timeout = ctx.waits.read;
+        if !stream {
+            upstream::limit(&mut peer, left);
         }
         ctx.in_use = Some(InUse::new(endpoint));
         if ctx.uploading
@@ -203,12 +207,14 @@ impl ProxyHttp for Gateway {
         if let Some(sample) = &mut ctx.shadow {
             sample.sent(request, version, self.clock.now_us());
         }
-        path::address(request, version, assigned.strip)
+        path::address(request, version, assigned.strip)?;
+        self.await_answer(session, ctx);
+        Ok(())
     }
 
     async fn request_body_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
         ctx: &mut RequestContext,
@@ -227,6 +233,7 @@ impl ProxyHttp for Gateway {
         if end && ctx.uploading {
             ctx.uploading = false;
             ctx.waiting_since_us = self.clock.now_us();
+            self.await_head(session, ctx);
             if let Some(ticket) = &mut ctx.ticket {
                 ticket.restart(ctx.waiting_since_us);
             }
@@ -244,6 +251,9 @@ impl ProxyHttp for Gateway {
         hygiene::clean_answer(response).map_err(|why| Error::explain(ErrorType::InvalidHTTPHeader, why).into_up())?;
         if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
+        }
+        if let Some(link) = Link::of(session) {
+            link.head_came();
         }
         ctx.upstream_status = Some(response.status.as_u16());
         ctx.grpc_status = grpc::status(&response.headers);
@@ -331,8 +341,13 @@ impl ProxyHttp for Gateway {
         for cookie in assigned.cookie.iter().chain(&assigned.session) {
             response.append_header(http::header::SET_COOKIE, cookie.clone())?;
         }
-        client_side::restore(session, ctx);
-        self.watch_stream(session, response, ctx);
+        if !response.status.is_informational() || response.status == StatusCode::SWITCHING_PROTOCOLS {
+            client_side::restore(session, ctx);
+            self.watch_stream(session, response, ctx);
+            if ctx.uploading || !http1::has_no_body(session.req_header(), response) {
+                self.await_rest(session, ctx);
+            }
+        }
         Ok(())
     }
 
@@ -376,7 +391,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut RequestContext,
         reused: bool,
     ) -> Box<Error> {
-        let mut error = error.more_context(format!("to {peer}"));
+        let mut error = waits::blame_version(error, session).more_context(format!("to {peer}"));
         error.retry.decide_reuse(reused);
         if ctx.is_closed_stream() {
             error.set_retry(false);

@@ -51,7 +51,7 @@ impl Checker {
             return connected.map(drop).or_err(ErrorType::ConnectError, "a connection for the health check");
         };
         let identity = keeper.identity(version).await?;
-        let mut peer = upstream::peer(version, endpoint, identity.as_deref(), false, false);
+        let mut peer = upstream::peer(version, endpoint, identity.as_deref(), None);
         peer.options.max_h2_streams = 1;
         self.answer(keeper, &peer, Box::new(request.clone())).await
     }

@@ -10,14 +10,14 @@ use pingora::prelude::Result;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
 
+use super::front::Link;
+
 /// How long a client that has its whole answer may pause before it sends more of its request. Closing at once could cost
 /// it the answer; waiting for what nobody needs costs a connection.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Answers up to this size in bytes are handed to the kernel at once.
 const SMALL_ANSWER: u64 = 4 << 10;
-/// Uploads up to this size in bytes take no time that counts.
-const SHORT_UPLOAD: u64 = 64 << 10;
 
 /// Turns an absolute-form target, which clients send to proxies, into the origin form that services match and expect.
 /// Pingora has seen to it that its host is no other than that of the `host` header.
@@ -69,20 +69,29 @@ pub(super) fn set_up(session: &mut Session, keepalive: Option<Duration>, stream:
     let wanted = keepalive.filter(|_| h1.get_keepalive_timeout().is_some());
     h1.set_server_keepalive(wanted.map(|timeout| timeout.as_secs().max(1)));
     h1.set_abort_on_close(stream);
-    h1.will_keepalive()
+    let kept = h1.will_keepalive();
+    tolerate_close(session, !stream);
+    kept
 }
 
 /// A client that closes its side has left after all when its request holds a place that others wait for.
 pub(super) fn end_when_closed(session: &mut Session, holds_a_place: bool) {
     if holds_a_place && let ServerSession::H1(h1) = session.as_mut() {
         h1.set_abort_on_close(true);
+        tolerate_close(session, false);
+    }
+}
+
+fn tolerate_close(session: &Session, patient: bool) {
+    if let Some(link) = Link::of(session) {
+        link.tolerate_close(patient);
     }
 }
 
 /// Whether the client has closed its side since `kept`, when its connection was to stay open.
 pub(super) fn has_closed(session: &Session, kept: bool) -> bool {
-    kept && session.response_written().is_none()
-        && matches!(session.as_ref(), ServerSession::H1(h1) if !h1.will_keepalive())
+    let told = || matches!(session.as_ref(), ServerSession::H1(h1) if !h1.will_keepalive());
+    kept && session.response_written().is_none() && (told() || Link::of(session).is_some_and(Link::is_closed))
 }
 
 /// The answer is whole and the request is not: its client may soon stop.
@@ -100,11 +109,6 @@ pub(super) fn has_no_body(request: &RequestHeader, answer: &ResponseHeader) -> b
     let status = answer.status;
     let empty = || length(&answer.headers) == Some(0);
     !status.is_informational() && (request.method == Method::HEAD || matches!(status.as_u16(), 204 | 304) || empty())
-}
-
-/// Whether the request's body is declared to be as short as what is kept for a second attempt.
-pub(super) fn is_short_upload(request: &RequestHeader) -> bool {
-    length(&request.headers).is_some_and(|length| length <= SHORT_UPLOAD)
 }
 
 /// Whether an answer with this header is small enough for the send buffer of any socket.

@@ -36,6 +36,7 @@ mod shadow;
 mod streams;
 mod tls;
 mod upstream;
+mod waits;
 
 pub use clock::Clock;
 pub use endpoints::EndpointKeeper;

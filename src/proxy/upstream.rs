@@ -17,13 +17,13 @@ const H2_STREAM_WINDOW: u32 = 256 << 10;
 /// Flow-control window of one connection.
 const H2_CONNECTION_WINDOW: u32 = 64 << 20;
 
-/// The peer of one attempt. `identity`: what the version's TLS files say; `uploading`: a body follows the head.
+/// The peer of one attempt. `identity`: what the version's TLS files say; `sends_for`: how long the endpoint may take
+/// nothing of what follows the head, if something does.
 pub(super) fn peer(
     version: &VersionRoute,
     endpoint: &Endpoint,
     identity: Option<&Identity>,
-    stream: bool,
-    uploading: bool,
+    sends_for: Option<Duration>,
 ) -> HttpPeer {
     let spec = &version.spec;
     let server_name = match &spec.tls {
@@ -41,11 +41,9 @@ pub(super) fn peer(
         peer.client_cert_key = identity.client.clone();
     }
     let options = &mut peer.options;
-    set_timeouts(options, &spec.timeouts, stream);
-    if !uploading && !stream {
-        // A head alone fits into the socket's buffer; the deadline for the answer covers it.
-        options.write_timeout = None;
-    }
+    set_timeouts(options, &spec.timeouts);
+    // A head alone fits into the socket's buffer; the deadline for the answer covers it.
+    options.write_timeout = sends_for;
     if let Some(tls) = &spec.tls {
         options.verify_cert = tls.verify;
         options.verify_hostname = tls.verify;
@@ -60,19 +58,18 @@ pub(super) fn peer(
     peer
 }
 
-/// Lets an attempt take no longer than what is left for the request. At least a millisecond, since zero means no limit.
+/// Lets connecting take no longer than what is left for the request. At least a millisecond, since zero means no limit.
 pub(super) fn limit(peer: &mut HttpPeer, left: Duration) {
     let left = left.max(Duration::from_millis(1));
     let options = &mut peer.options;
-    for timeout in [&mut options.connection_timeout, &mut options.total_connection_timeout, &mut options.read_timeout] {
+    for timeout in [&mut options.connection_timeout, &mut options.total_connection_timeout] {
         *timeout = Some(timeout.map_or(left, |t| t.min(left)));
     }
 }
 
-fn set_timeouts(options: &mut pingora::upstreams::peer::PeerOptions, timeouts: &Timeouts, stream: bool) {
+fn set_timeouts(options: &mut pingora::upstreams::peer::PeerOptions, timeouts: &Timeouts) {
     options.connection_timeout = Some(timeouts.connect);
     options.total_connection_timeout = Some(timeouts.connect);
-    options.read_timeout = Some(if stream { timeouts.stream } else { timeouts.response });
-    options.write_timeout = Some(if stream { timeouts.stream } else { timeouts.idle });
+    options.read_timeout = Some(timeouts.response);
     options.idle_timeout = Some(timeouts.keepalive);
 }

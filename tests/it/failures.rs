@@ -101,12 +101,8 @@ async fn a_version_that_is_too_slow_gets_504_and_the_blame() {
 async fn a_slow_upload_is_the_clients_fault() {
     let old = Backend::start("1.0.0").await;
     let new = Backend::start("2.0.0").await;
-    let text = two_versions(&old, &new, "").replacen(
-        "[services.shop.versions.\"2.0.0\"]",
-        "timeouts = { response = \"300ms\" }\n[services.shop.versions.\"2.0.0\"]",
-        1,
-    );
-    let app = TestApp::start(&text).await;
+    let limits = "[proxy]\nlisten = [\"127.0.0.1:0\"]\n[proxy.limits]\nbody_timeout = \"300ms\"\n";
+    let app = TestApp::start(&format!("{limits}{}", two_versions(&old, &new, ""))).await;
     let mut stream = raw(&app, "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nabc");
     let mut answer = String::new();
     let _reset_is_fine = tokio::task::block_in_place(|| stream.read_to_string(&mut answer));

@@ -31,5 +31,6 @@ mod tls;
 mod together;
 mod upstream_tls;
 mod webhook;
+mod waits;
 mod websocket;
 mod websocket_begin;

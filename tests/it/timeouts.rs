@@ -90,7 +90,7 @@ async fn an_answer_that_stops_in_the_middle() {
         std::future::pending().await
     })
     .await;
-    let app = TestApp::start(&config(address, "timeouts = { response = \"300ms\" }", "")).await;
+    let app = TestApp::start(&config(address, "timeouts = { read = \"300ms\" }", "")).await;
     let answer = app.client.get(&app.proxy).send().await.unwrap();
     assert_eq!(answer.status(), 200);
     let broken = tokio::time::timeout(Duration::from_secs(5), answer.bytes()).await.unwrap();
@@ -142,7 +142,10 @@ async fn a_version_that_takes_nothing_of_an_upload_is_to_blame() {
         std::future::pending().await
     })
     .await;
-    let app = TestApp::start(&config(address, "timeouts = { response = \"500ms\", idle = \"300ms\" }", "")).await;
+    // Pingora waits a little longer, for an answer that may come all the same.
+    let limits = "[proxy]\nlisten = [\"127.0.0.1:0\"]\n[proxy.limits]\nbody_timeout = \"500ms\"\n";
+    let version = "timeouts = { response = \"500ms\", read = \"500ms\", idle = \"300ms\" }";
+    let app = TestApp::start(&format!("{limits}{}", config(address, version, ""))).await;
     let answer = app.client.post(&app.proxy).body(vec![0; 64 << 20]).send().await.unwrap();
     assert_eq!(answer.status(), 504);
     let why = answer.headers()["proxy-status"].to_str().unwrap();

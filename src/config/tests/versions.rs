@@ -81,9 +81,15 @@ fn any_version() -> impl Strategy<Value = VersionSpec> {
         let timeout = t + Duration::from_millis(10);
         HealthSpec { path, interval: Duration::from_millis(i), timeout, healthy_after: h, unhealthy_after: u }
     });
-    let timeouts = (ms(3_600_000), ms(86_400_000), ms(86_400_000), ms(86_400_000), ms(86_400_000)).prop_map(
-        |(connect, response, idle, stream, keepalive)| Timeouts { connect, response, idle, stream, keepalive },
-    );
+    let timeouts = (ms(3_600_000), ms(86_400_000), ms(86_400_000), ms(86_400_000), ms(86_400_000), ms(86_400_000))
+        .prop_map(|(connect, response, read, idle, stream, keepalive)| Timeouts {
+            connect,
+            response,
+            read,
+            idle,
+            stream,
+            keepalive,
+        });
     let file = || proptest::option::of("[a-z/]{0,9}[a-z]\\.pem");
     let client = proptest::option::of(("[a-z]{1,9}", "/[a-z]{1,9}").prop_map(|(cert, key)| ClientFiles { cert, key }));
     let tls = (proptest::option::of("[a-z]{1,9}\\.x"), any::<bool>(), file(), client).prop_map(

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::Waker;
 
 use futures::task::AtomicWaker;
@@ -19,6 +19,12 @@ pub(in crate::proxy) struct Link {
     used: AtomicBool,
     state: AtomicU8,
     waker: AtomicWaker,
+    /// Microseconds by which the head of an answer must be there.
+    head_by_us: AtomicU64,
+    /// Whether a client that closes its side may wait for its answer all the same.
+    patient: AtomicBool,
+    /// Whether it has closed its side.
+    closed: AtomicBool,
 }
 
 /// What is remembered of a handshake.
@@ -64,6 +70,11 @@ impl Fault {
 const MESSAGES: u8 = 0;
 const TUNNEL: u8 = 1;
 
+/// No head is waited for.
+const NONE: u64 = 0;
+/// It was waited for in vain.
+const LATE: u64 = u64::MAX;
+
 impl Link {
     pub(super) fn new(client: IpAddr, tls: Option<Handshake>) -> Arc<Self> {
         Arc::new(Self {
@@ -72,6 +83,9 @@ impl Link {
             used: AtomicBool::new(false),
             state: AtomicU8::new(MESSAGES),
             waker: AtomicWaker::new(),
+            head_by_us: AtomicU64::new(NONE),
+            patient: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
         })
     }
 
@@ -103,6 +117,48 @@ impl Link {
     /// Who waits for a tunnel to open is called when it does.
     pub(super) fn wait(&self, waker: &Waker) {
         self.waker.register(waker);
+    }
+
+    /// The request is complete, and the head of its answer must be there by then, in microseconds of the clock. Not for
+    /// HTTP/2, where many requests share the connection.
+    pub fn await_head(&self, by_us: u64) {
+        self.head_by_us.store(by_us.clamp(NONE + 1, LATE - 1), Ordering::Relaxed);
+    }
+
+    /// The head is there, or is waited for no more.
+    pub fn head_came(&self) {
+        self.head_by_us.store(NONE, Ordering::Relaxed);
+    }
+
+    /// When the head must be there, if one is waited for.
+    pub(super) fn head_by_us(&self) -> Option<u64> {
+        Some(self.head_by_us.load(Ordering::Relaxed)).filter(|by| !matches!(*by, NONE | LATE))
+    }
+
+    /// It is not there.
+    pub(super) fn head_is_late(&self) {
+        self.head_by_us.store(LATE, Ordering::Relaxed);
+    }
+
+    /// Whether the head of an answer did not come in time. True once.
+    pub fn was_late(&self) -> bool {
+        self.head_by_us.swap(NONE, Ordering::Relaxed) == LATE
+    }
+
+    /// Whether the client may close its side and still have its answer.
+    pub fn tolerate_close(&self, patient: bool) {
+        self.patient.store(patient, Ordering::Relaxed);
+    }
+
+    /// The client has closed its side. Whether its request goes on.
+    pub(super) fn close(&self) -> bool {
+        self.closed.store(true, Ordering::Relaxed);
+        self.patient.load(Ordering::Relaxed)
+    }
+
+    /// Whether the client has closed its side.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
     }
 
     pub(super) fn blame(&self, fault: Fault) {

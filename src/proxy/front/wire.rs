@@ -18,6 +18,7 @@ use pingora::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufWriter, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
 
 use super::chunks::Chunks;
 use super::h2_frames::{BadFrames, Frames};
@@ -93,6 +94,8 @@ pub(super) struct Wire {
     body_bytes: u64,
     waited: Duration,
     waiting: Option<Instant>,
+    /// Rings when the head of an answer may be late.
+    alarm: Option<Pin<Box<Sleep>>>,
     place: Option<Place>,
 }
 
@@ -130,6 +133,7 @@ impl Wire {
             body_bytes: 0,
             waited: Duration::ZERO,
             waiting: None,
+            alarm: None,
             place: Some(place),
         })
     }
@@ -281,10 +285,34 @@ impl Wire {
             // An error here comes again with the next write.
             let _later = Pin::new(&mut self.io).poll_flush(cx);
         }
-        if self.ahead.is_empty() && ready!(self.poll_ahead(cx, READ_AHEAD))? == 0 {
+        let head_by_us = self.link.head_by_us();
+        if self.ahead.is_empty()
+            && let Poll::Ready(read) = self.poll_ahead(cx, READ_AHEAD)
+            // Once Pingora knows of an end it asks no more, and then nobody would see that the head is late.
+            && (read? == 0 && (!self.link.close() || head_by_us.is_none()))
+        {
             return Poll::Ready(Ok(()));
         }
-        Poll::Pending
+        head_by_us.map_or(Poll::Pending, |by_us| self.poll_late(cx, by_us))
+    }
+
+    /// Fails once the head of an answer is late.
+    ///
+    /// The alarm is not put off with each request, which would cost all of them: when it rings it looks how long there is
+    /// left.
+    fn poll_late(&mut self, cx: &mut Context<'_>, by_us: u64) -> Poll<Result<()>> {
+        let by = tokio::time::Instant::from_std(self.clock.at(by_us));
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(by)));
+        if alarm.deadline() > by {
+            alarm.as_mut().reset(by);
+        }
+        ready!(alarm.as_mut().poll(cx));
+        if alarm.deadline() < by {
+            alarm.as_mut().reset(by);
+            ready!(alarm.as_mut().poll(cx));
+        }
+        self.link.head_is_late();
+        Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "the head of the answer is late")))
     }
 
     fn poll_frames(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {

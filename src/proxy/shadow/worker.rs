@@ -188,7 +188,7 @@ impl Sending {
             let no_endpoint = || Error::explain(pingora::ErrorType::ConnectNoRoute, "the version has no endpoint");
             let endpoint = endpoint.ok_or_else(no_endpoint)?;
             let identity = self.keeper.identity(version).await?;
-            let peer = upstream::peer(version, &endpoint, identity.as_deref(), false, false);
+            let peer = upstream::peer(version, &endpoint, identity.as_deref(), None);
             let _in_use = InUse::new(endpoint);
             let limits = Limits { read: spec.timeout, body: spec.body, keepalive: version.spec.timeouts.keepalive };
             let connector = self.connector.get_or_init(async || Connector::new(Some(options()))).await;
