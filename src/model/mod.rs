@@ -22,6 +22,7 @@ mod reach;
 mod recall;
 mod rollout;
 mod route_pattern;
+mod schedule;
 mod shadow;
 mod share;
 mod signing_secret;
@@ -51,6 +52,7 @@ pub use rollout::{
     Rollout, RolloutSpec, SpecError, Stage, Step, Target, Tolerance, Unit, UnitStatus, Units,
 };
 pub use route_pattern::{RoutePattern, RoutePatternError, RouteSegment};
+pub use schedule::{Freeze, NoTime, Schedule, ScheduleError, TimeOfDay, TimeWindow, Weekday, Zone};
 pub use shadow::ShadowSpec;
 pub use share::{BUCKETS, BasisPoints, ShareError, Weights};
 pub use signing_secret::{SigningSecret, SigningSecretError};

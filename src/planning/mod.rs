@@ -3,11 +3,13 @@
 //! Deciding is here, doing is elsewhere: a plan is one next thing, which the one writer checks again before it happens. So
 //! planning may be asked as often as one likes, after a crash too, and the same situation always gives the same answer.
 
+mod calendar;
 mod evidence;
 mod order;
 mod plan;
 mod waiting;
 
+pub use calendar::{Opening, open};
 pub use evidence::{ScopeEvidence, StageEvidence};
 pub use order::{Candidate, batches};
 pub use plan::{Next, Question, Situation, plan};

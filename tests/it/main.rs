@@ -30,7 +30,7 @@ mod timeouts;
 mod tls;
 mod together;
 mod upstream_tls;
-mod webhook;
 mod waits;
+mod webhook;
 mod websocket;
 mod websocket_begin;
