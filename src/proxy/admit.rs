@@ -35,7 +35,7 @@ impl Gateway {
             BadHead::TooLarge => Refuse { status: 431, word: "header_too_large" },
         })?;
         let draining = self.draining.load(std::sync::atomic::Ordering::Relaxed);
-        ctx.kept = http1::set_up(session, if draining { None } else { Some(limits.keepalive_timeout) }, facts.stream);
+        ctx.kept = http1::set_up(session, if draining { None } else { Some(limits.keepalive_timeout) }, facts);
         let without_body = session.as_mut().is_body_done();
         if !without_body {
             session.set_read_timeout(Some(limits.body_timeout));

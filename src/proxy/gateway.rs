@@ -248,7 +248,10 @@ impl ProxyHttp for Gateway {
         ctx: &mut RequestContext,
     ) -> Result<()> {
         // What can be read in two ways reaches nobody, and counts against the version.
-        hygiene::clean_answer(response).map_err(|why| Error::explain(ErrorType::InvalidHTTPHeader, why).into_up())?;
+        let asked = session.as_downstream().is_upgrade_req();
+        hygiene::switches_if_asked(response, asked)
+            .and_then(|()| hygiene::clean_answer(response))
+            .map_err(|why| Error::explain(ErrorType::InvalidHTTPHeader, why).into_up())?;
         if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }

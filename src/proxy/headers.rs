@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use http::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::Result;
@@ -51,6 +51,11 @@ pub(super) struct HeadFacts {
     pub length: Option<u64>,
     /// Whether long pauses are normal: WebSocket, server-sent events, gRPC.
     pub stream: bool,
+    /// Whether the client wants the connection closed after the answer.
+    pub closes: bool,
+    /// Whether there is an `upgrade` that `connection` does not name. It was meant for somebody before this proxy, who did
+    /// not take it away and expects no other protocol here (RFC 9110, section 7.8).
+    pub stray_upgrade: bool,
     /// What later phases would have to search for.
     pub sent: Sent,
 }
@@ -83,6 +88,7 @@ pub(super) fn check(header: &RequestHeader, limits: HeadLimits) -> std::result::
     let mut facts = HeadFacts::default();
     let mut size = header.raw_path().len();
     let (mut hosts, mut lengths, mut encoded, mut malformed) = (0, 0, false, false);
+    let (mut upgrade, mut upgrades) = (false, false);
     for (name, value) in &header.headers {
         size += name.as_str().len() + value.len() + 4;
         malformed |= is_padded(value.as_bytes());
@@ -95,6 +101,11 @@ pub(super) fn check(header: &RequestHeader, limits: HeadLimits) -> std::result::
             malformed |= facts.length.is_none();
         } else if name == TRANSFER_ENCODING {
             encoded = true;
+        } else if name == CONNECTION {
+            facts.closes |= lists(value, "close");
+            upgrades |= lists(value, "upgrade");
+        } else if name == UPGRADE {
+            upgrade = true;
         } else {
             facts.stream |= tells_stream(name, value.as_bytes());
             facts.sent.note(name.as_str());
@@ -112,7 +123,14 @@ pub(super) fn check(header: &RequestHeader, limits: HeadLimits) -> std::result::
     if malformed || lengths > 1 || lengths > 0 && encoded {
         return Err(BadHead::Malformed);
     }
+    facts.stream |= upgrade && upgrades;
+    facts.stray_upgrade = upgrade && !upgrades;
     Ok(facts)
+}
+
+/// Whether a list has this element.
+fn lists(value: &HeaderValue, wanted: &str) -> bool {
+    value.as_bytes().split(|b| *b == b',').any(|element| element.trim_ascii().eq_ignore_ascii_case(wanted.as_bytes()))
 }
 
 /// The front has taken such space away from fields of HTTP/1. Those of HTTP/2 may have none, and an endpoint of HTTP/2
@@ -138,9 +156,8 @@ fn is_addressed(uri: &http::Uri, hosts: usize) -> bool {
 }
 
 fn tells_stream(name: &HeaderName, value: &[u8]) -> bool {
-    use http::header::{ACCEPT, CONTENT_TYPE, UPGRADE};
-    name == UPGRADE
-        || name == CONTENT_TYPE && value.starts_with(b"application/grpc")
+    use http::header::{ACCEPT, CONTENT_TYPE};
+    name == CONTENT_TYPE && value.starts_with(b"application/grpc")
         || name == ACCEPT && value.windows(17).any(|w| w == b"text/event-stream")
 }
 
@@ -305,6 +322,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_of_the_connection_is_read_from_all_fields() {
+        let facts = |fields: &[(&str, &str)]| {
+            let facts = check(&request(&[&[("host", "a")], fields].concat()), LIMITS).unwrap();
+            (facts.closes, facts.stream, facts.stray_upgrade)
+        };
+        assert_eq!(facts(&[("connection", "keep-alive")]), (false, false, false));
+        assert_eq!(facts(&[("connection", "keep-alive"), ("connection", "x, Close")]), (true, false, false));
+        assert_eq!(facts(&[("connection", "closed")]), (false, false, false));
+        assert_eq!(facts(&[("upgrade", "websocket"), ("connection", "x ,UPGRADE")]), (false, true, false));
+        assert_eq!(facts(&[("upgrade", "websocket"), ("connection", "keep-alive")]), (false, false, true));
+        assert_eq!(facts(&[("upgrade", "websocket")]), (false, false, true));
+    }
+
+    #[test]
     fn hosts_lose_their_port() {
         assert_eq!(host(&request(&[("host", "A.example:8080")])), "A.example");
         assert_eq!(host(&request(&[("host", "[::1]:8080")])), "::1");
@@ -365,7 +396,6 @@ mod tests {
     fn streams_are_recognised() {
         let stream = |name, value| check(&request(&[("host", "a"), (name, value)]), LIMITS).unwrap().stream;
         assert!(stream("accept", "text/html, text/event-stream"));
-        assert!(stream("upgrade", "websocket"));
         assert!(stream("content-type", "application/grpc+proto"));
         assert!(!stream("accept", "*/*"));
     }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Method, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::Result;
@@ -11,6 +11,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
 
 use super::front::Link;
+use super::headers::HeadFacts;
 
 /// How long a client that has its whole answer may pause before it sends more of its request. Closing at once could cost
 /// it the answer; waiting for what nobody needs costs a connection.
@@ -63,14 +64,17 @@ pub(super) fn without_chunks(request: &RequestHeader, answer: &mut ResponseHeade
 ///
 /// Lets the client close its side after its request and still have its answer. Not on streams: there it is how clients
 /// leave, and nothing else would ever tell.
-pub(super) fn set_up(session: &mut Session, keepalive: Option<Duration>, stream: bool) -> bool {
+pub(super) fn set_up(session: &mut Session, keepalive: Option<Duration>, facts: HeadFacts) -> bool {
+    if facts.stray_upgrade {
+        session.req_header_mut().remove_header(&UPGRADE);
+    }
     let ServerSession::H1(h1) = session.as_mut() else { return false };
-    // One of HTTP/1.0 has to say that it wants it.
-    let wanted = keepalive.filter(|_| h1.get_keepalive_timeout().is_some());
+    // One of HTTP/1.0 has to say that it wants it. Pingora reads only the first of several `connection` fields.
+    let wanted = keepalive.filter(|_| h1.get_keepalive_timeout().is_some() && !facts.closes);
     h1.set_server_keepalive(wanted.map(|timeout| timeout.as_secs().max(1)));
-    h1.set_abort_on_close(stream);
+    h1.set_abort_on_close(facts.stream);
     let kept = h1.will_keepalive();
-    tolerate_close(session, !stream);
+    tolerate_close(session, !facts.stream);
     kept
 }
 

@@ -90,6 +90,16 @@ fn imitates(name: &str, headers: &HeaderMap, believed: &impl Fn(&str) -> bool) -
         || believed(&meant)
 }
 
+/// Looks whether an answer leaves HTTP for another protocol though the client did not ask for one. What follows would go
+/// through unseen both ways, and the client's next requests with it.
+///
+/// # Errors
+/// It does.
+pub(super) fn switches_if_asked(answer: &ResponseHeader, asked: bool) -> Result<(), &'static str> {
+    let switches = answer.status == StatusCode::SWITCHING_PROTOCOLS;
+    if switches && !asked { Err("the answer switches to a protocol that nobody asked for") } else { Ok(()) }
+}
+
 /// Makes an answer one that ends in one place for every reader, and removes what is not for the client.
 ///
 /// # Errors
@@ -104,7 +114,12 @@ pub(super) fn clean_answer(answer: &mut ResponseHeader) -> Result<(), &'static s
         answer.remove_header(&TRANSFER_ENCODING);
         return Ok(());
     }
-    frame(answer)
+    frame(answer)?;
+    // How an endpoint speaks is no matter of the client's, whom the proxy answers in its own version.
+    if answer.version == Version::HTTP_10 {
+        answer.set_version(Version::HTTP_11);
+    }
+    Ok(())
 }
 
 fn unwanted_of_answer(headers: &HeaderMap, status: StatusCode) -> Names {

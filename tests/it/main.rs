@@ -1,6 +1,7 @@
 //! Black-box tests: the real app on free ports, real HTTP clients, scripted backends.
 
 mod api;
+mod connections;
 mod deprecation;
 mod endpoint_networks;
 mod failures;
