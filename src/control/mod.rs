@@ -6,6 +6,7 @@
 
 mod board;
 mod error;
+mod global;
 mod keys;
 mod reload;
 mod start;
@@ -20,12 +21,13 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 pub use board::{Board, ComparisonReport, ScopeKey};
 pub use error::{StartError, SubmitError};
+pub use global::SnapshotError;
 pub use keys::fresh_secret;
 pub use reload::ReloadReport;
 pub use start::{Parts, Started, start};
 
 use crate::config::Settings;
-use crate::model::{Author, ChangeRequest, Event, EventQuery, State};
+use crate::model::{Author, ChangeRequest, Event, EventQuery, GlobalRequest, State};
 use crate::routing::Routes;
 use crate::store::{Store, StoreError};
 
@@ -75,6 +77,7 @@ enum Command {
     Submit { request: Box<ChangeRequest>, dry_run: bool, reply: oneshot::Sender<Result<Receipt, SubmitError>> },
     Reload { settings: Box<Settings>, reply: oneshot::Sender<Result<ReloadReport, SubmitError>> },
     RotateKeys { author: Author, reason: String, reply: oneshot::Sender<Result<Receipt, SubmitError>> },
+    Global { request: Box<GlobalRequest>, dry_run: bool, reply: oneshot::Sender<Result<Receipt, SubmitError>> },
     Note { event: Box<Event> },
     Close { reply: oneshot::Sender<()> },
 }

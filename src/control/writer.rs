@@ -27,17 +27,17 @@ const RETRY_EVERY: Duration = Duration::from_secs(1);
 const PING_EVERY: Duration = Duration::from_secs(10);
 
 pub(super) struct Writer {
-    view: Arc<ArcSwap<View>>,
-    published: Arc<ArcSwap<Routes>>,
-    events: broadcast::Sender<Arc<Event>>,
-    store: Arc<dyn Store>,
+    pub(super) view: Arc<ArcSwap<View>>,
+    pub(super) published: Arc<ArcSwap<Routes>>,
+    pub(super) events: broadcast::Sender<Arc<Event>>,
+    pub(super) store: Arc<dyn Store>,
     last_good: Option<Arc<LastGood>>,
-    context: Context,
-    metrics: Arc<Metrics>,
+    pub(super) context: Context,
+    pub(super) metrics: Arc<Metrics>,
     secrets: Vec<Document>,
-    next_event: u64,
+    pub(super) next_event: u64,
     /// Changes of the guard that are in effect and wait for the store, oldest first.
-    unconfirmed: VecDeque<Commit>,
+    pub(super) unconfirmed: VecDeque<Commit>,
     copy_at: Option<Instant>,
     copying: Option<tokio::task::JoinHandle<()>>,
 }
@@ -127,6 +127,10 @@ impl Writer {
                 let result = self.rotate_keys(author, reason).await;
                 let _nobody_waits = reply.send(result);
             }
+            Command::Global { request, dry_run, reply } => {
+                let result = self.submit_global(&request, dry_run).await;
+                let _nobody_waits = reply.send(result);
+            }
             Command::Note { event } => self.note(*event).await,
             Command::Close { .. } => {}
         }
@@ -195,7 +199,7 @@ impl Writer {
     }
 
     /// Nothing here can fail: the change is durable.
-    fn publish(&mut self, view: &View, applied: Applied, routes: Routes) {
+    pub(super) fn publish(&mut self, view: &View, applied: Applied, routes: Routes) {
         let routes = Arc::new(routes);
         self.published.store(routes.clone());
         self.forget_gone(&view.routes, &routes);
@@ -234,7 +238,7 @@ impl Writer {
     }
 
     /// Takes over what another process committed.
-    async fn catch_up(&mut self, view: &View) -> Result<(), SubmitError> {
+    pub(super) async fn catch_up(&mut self, view: &View) -> Result<(), SubmitError> {
         let loaded = self.store.load().await?;
         let unreadable =
             |e: crate::model::DocumentError| SubmitError::Store(StoreError::Invalid { detail: e.to_string() });

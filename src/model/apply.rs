@@ -68,7 +68,7 @@ pub(super) fn as_in_effect(live: &ServiceState, split: Split) -> Split {
 }
 
 /// The split that a scope follows when it has none of its own, and whose that is.
-fn inherited<'a>(structure: &Structure, live: &'a ServiceState, scope: &Scope) -> (&'a Split, Scope) {
+pub(super) fn inherited<'a>(structure: &Structure, live: &'a ServiceState, scope: &Scope) -> (&'a Split, Scope) {
     let Scope::Tenant(tenant) = scope else { return (&live.split, Scope::Service) };
     let member = |g: &&GroupName| structure.tenants.groups.get(*g).is_some_and(|t| t.contains(tenant));
     let mut groups = live.groups.keys().filter(member);

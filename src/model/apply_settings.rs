@@ -48,8 +48,7 @@ impl Next<'_> {
             PinTarget::User(u) => pins.users.remove(u),
             PinTarget::Group(g) => pins.groups.remove(g),
         };
-        let before =
-            before.ok_or_else(|| ChangeError::NotThere { what: format!("a pin for {}", target_text(target)) })?;
+        let before = before.ok_or_else(|| ChangeError::NotThere { what: format!("a pin for {target}") })?;
         Ok(Outcome::new(EventKind::PinCleared, pin_json(target, Some(&before)), Value::Null).about(before.version()))
     }
 
@@ -130,14 +129,6 @@ impl Next<'_> {
     }
 }
 
-fn target_text(target: &PinTarget) -> String {
-    match target {
-        PinTarget::Tenant(t) => format!("tenant {t}"),
-        PinTarget::User(u) => format!("user {u}"),
-        PinTarget::Group(g) => format!("group {g}"),
-    }
-}
-
 fn pin_json(target: &PinTarget, pin: Option<&Pin>) -> Value {
-    pin.map_or(Value::Null, |pin| json!({ "target": target_text(target), "pin": pin }))
+    pin.map_or(Value::Null, |pin| json!({ "target": target.to_string(), "pin": pin }))
 }

@@ -435,6 +435,9 @@ mod each_change {
 #[path = "apply_operations_tests.rs"]
 mod operations;
 
+#[path = "apply_global_tests.rs"]
+mod global;
+
 mod refusals {
     use super::*;
 
@@ -937,7 +940,7 @@ mod at_random {
         ]
     }
 
-    fn any_request() -> impl Strategy<Value = ChangeRequest> {
+    pub(super) fn any_request() -> impl Strategy<Value = ChangeRequest> {
         let name = prop_oneof![16 => Just(API), 3 => Just("web"), 2 => Just("late"), 1 => Just("ghost")];
         let author = prop_oneof![2 => Just(person()), 1 => Just(Author::Autopilot)];
         let stale = prop::option::weighted(0.1, 0u64..40);

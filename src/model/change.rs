@@ -190,6 +190,16 @@ pub enum PinTarget {
     Group(GroupName),
 }
 
+impl std::fmt::Display for PinTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tenant(tenant) => write!(f, "tenant {tenant}"),
+            Self::User(user) => write!(f, "user {user}"),
+            Self::Group(group) => write!(f, "group {group}"),
+        }
+    }
+}
+
 /// A change with everything that decides whether it may happen.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChangeRequest {

@@ -20,7 +20,7 @@ pub struct Document {
 }
 
 /// Where a document belongs. As text: `service/NAME`, `tenant/SERVICE/TENANT`, `rollout/ID`, `units/ID/PAGE`,
-/// `secret/NAME`, `archive/NAME`.
+/// `secret/NAME`, `archive/NAME`, `freeze`, `snapshots`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DocumentKey {
     /// A service's live part.
@@ -35,6 +35,10 @@ pub enum DocumentKey {
     Secret(String),
     /// Something that is kept but is not part of the state: never loaded at the start nor copied, only read by its key.
     Archive(String),
+    /// A person's word that no automation may advance.
+    Freeze,
+    /// The list of snapshots.
+    Snapshots,
 }
 
 impl DocumentKey {
@@ -48,6 +52,11 @@ impl DocumentKey {
 
     /// The key of that text, if it is one.
     pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "freeze" => return Some(Self::Freeze),
+            "snapshots" => return Some(Self::Snapshots),
+            _ => {}
+        }
         let (kind, rest) = text.split_once('/')?;
         match kind {
             "service" => ServiceName::new(rest).ok().map(Self::Service),
@@ -76,6 +85,8 @@ impl std::fmt::Display for DocumentKey {
             Self::Units(id, page) => write!(f, "units/{id}/{page}"),
             Self::Secret(name) => write!(f, "secret/{name}"),
             Self::Archive(name) => write!(f, "archive/{name}"),
+            Self::Freeze => f.write_str("freeze"),
+            Self::Snapshots => f.write_str("snapshots"),
         }
     }
 }
@@ -110,6 +121,8 @@ mod tests {
             DocumentKey::Units(RolloutId::new("r7").unwrap(), 12),
             DocumentKey::Secret("cookie".to_owned()),
             DocumentKey::Archive("snapshot/monday".to_owned()),
+            DocumentKey::Freeze,
+            DocumentKey::Snapshots,
         ] {
             assert_eq!(DocumentKey::parse(&key.to_string()), Some(key));
         }

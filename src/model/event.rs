@@ -81,13 +81,23 @@ pub enum EventKind {
     RolloutRetried,
     /// What a rollout has cost so far was written down.
     RolloutCounted,
+    /// No automation may advance anything.
+    FreezeSet,
+    /// Automation may advance again.
+    FreezeCleared,
+    /// A snapshot was taken.
+    SnapshotTaken,
+    /// A service went back to a snapshot.
+    SnapshotRestored,
+    /// A snapshot was deleted.
+    SnapshotDeleted,
     /// The configuration file was read again.
     Reloaded,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 41] = [
         Self::ServiceAdded,
         Self::SplitSet,
         Self::SplitCleared,
@@ -123,6 +133,11 @@ impl EventKind {
         Self::RolloutAborted,
         Self::RolloutRetried,
         Self::RolloutCounted,
+        Self::FreezeSet,
+        Self::FreezeCleared,
+        Self::SnapshotTaken,
+        Self::SnapshotRestored,
+        Self::SnapshotDeleted,
         Self::Reloaded,
     ];
 
@@ -164,6 +179,11 @@ impl EventKind {
             Self::RolloutAborted => "rollout_aborted",
             Self::RolloutRetried => "rollout_retried",
             Self::RolloutCounted => "rollout_counted",
+            Self::FreezeSet => "freeze_set",
+            Self::FreezeCleared => "freeze_cleared",
+            Self::SnapshotTaken => "snapshot_taken",
+            Self::SnapshotRestored => "snapshot_restored",
+            Self::SnapshotDeleted => "snapshot_deleted",
             Self::Reloaded => "reloaded",
         }
     }

@@ -4,6 +4,7 @@
 //! function gives the same answer in every process and in every test.
 
 mod apply;
+mod apply_global;
 mod apply_operations;
 mod apply_rollout;
 mod apply_settings;
@@ -12,6 +13,7 @@ mod change;
 mod deprecation;
 mod document;
 mod event;
+mod global;
 mod guard;
 mod json_path;
 mod limits;
@@ -20,12 +22,14 @@ mod names;
 mod rate;
 mod reach;
 mod recall;
+mod restore;
 mod rollout;
 mod route_pattern;
 mod schedule;
 mod shadow;
 mod share;
 mod signing_secret;
+mod snapshot;
 mod spec;
 mod split;
 mod state;
@@ -37,14 +41,16 @@ pub use change::{Applied, Change, ChangeError, ChangeRequest, NewRollout, PinTar
 pub use deprecation::Deprecation;
 pub use document::{Commit, DOCUMENT_FORMAT, Document, DocumentKey};
 pub use event::{Author, Event, EventKind, EventQuery};
+pub use global::{Freeze, GlobalChange, GlobalRequest};
 pub use guard::{GuardSpec, PlainLimits};
 pub use json_path::{JsonPath, JsonPathError, PathSegment};
 pub use limits::{Limit, LimitOverride, LimitsSpec, WithoutTenant};
 pub use maintenance::{Disabled, InMaintenance, Maintenance, MaintenanceSpec};
-pub use names::{GroupName, NameError, RolloutId, ServiceName, TenantName, UserName, VersionName};
+pub use names::{GroupName, NameError, RolloutId, ServiceName, SnapshotName, TenantName, UserName, VersionName};
 pub use rate::Rate;
 pub use reach::{OutOfReach, Reach};
 pub use recall::Recalls;
+pub use restore::{Restore, ServiceRestore, SplitStep, Withheld};
 #[cfg(test)]
 pub(crate) use rollout::plan as plan_of;
 pub use rollout::{
@@ -52,10 +58,11 @@ pub use rollout::{
     Rollout, RolloutSpec, SpecError, Stage, Step, Target, Tolerance, Unit, UnitStatus, Units,
 };
 pub use route_pattern::{RoutePattern, RoutePatternError, RouteSegment};
-pub use schedule::{Freeze, NoTime, Schedule, ScheduleError, TimeOfDay, TimeWindow, Weekday, Zone};
+pub use schedule::{Blackout, NoTime, Schedule, ScheduleError, TimeOfDay, TimeWindow, Weekday, Zone};
 pub use shadow::ShadowSpec;
 pub use share::{BUCKETS, BasisPoints, ShareError, Weights};
 pub use signing_secret::{SigningSecret, SigningSecretError};
+pub use snapshot::{ServiceSnapshot, Snapshot, SnapshotCounts, SnapshotSummary, Snapshots, SplitSnapshot};
 pub use spec::{
     ChooseSpec, ClientFiles, Conflict, EndpointError, EndpointSpec, HeaderSpec, HealthSpec, JwtKey, JwtSpec, KeySource,
     MatchRule, RescueSpec, Rewrite, ServiceSpec, SessionSpec, Sticky, Structure, TenantSource, TenantsSpec, Timeouts,

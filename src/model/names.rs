@@ -154,6 +154,11 @@ name!(
     check_label
 );
 name!(
+    /// A snapshot of the state. 1 to 63 letters, digits, `.`, `_`, `-`, `+`.
+    SnapshotName,
+    check_label
+);
+name!(
     /// A customer of the operator. 1 to 128 visible ASCII characters except `"`, `\`, `,` and `;`.
     TenantName,
     check_identity

@@ -63,7 +63,7 @@ pub struct Zone {
 /// A time in which no rollout may move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Freeze {
+pub struct Blackout {
     /// When it begins, in milliseconds since the Unix epoch.
     pub from_ms: u64,
     /// When it is over, likewise; none: until somebody ends it. Not after its beginning: it never holds.
@@ -275,7 +275,7 @@ impl FromStr for Zone {
     }
 }
 
-impl Freeze {
+impl Blackout {
     /// Whether it holds at this time, in milliseconds since the Unix epoch.
     pub fn holds(&self, at_ms: u64) -> bool {
         self.from_ms <= at_ms && self.to_ms.is_none_or(|to_ms| at_ms < to_ms)
@@ -353,9 +353,9 @@ mod tests {
 
     #[test]
     fn a_freeze_holds_up_to_its_end() {
-        let freeze = Freeze { from_ms: 10, to_ms: Some(20) };
-        assert_eq!([9, 10, 19, 20].map(|at| freeze.holds(at)), [false, true, true, false]);
-        assert!(Freeze { from_ms: 10, to_ms: None }.holds(u64::MAX));
-        assert!(!Freeze { from_ms: 20, to_ms: Some(10) }.holds(15));
+        let blackout = Blackout { from_ms: 10, to_ms: Some(20) };
+        assert_eq!([9, 10, 19, 20].map(|at| blackout.holds(at)), [false, true, true, false]);
+        assert!(Blackout { from_ms: 10, to_ms: None }.holds(u64::MAX));
+        assert!(!Blackout { from_ms: 20, to_ms: Some(10) }.holds(15));
     }
 }

@@ -36,7 +36,7 @@ impl Bucket {
 }
 
 /// Consecutive buckets that belong to one version. A slice begins where the one before it ends.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Slice {
     /// First bucket after this slice, 1 to 10 000.
     pub end: u16,

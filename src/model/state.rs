@@ -11,10 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use super::document::{DOCUMENT_FORMAT, Document, DocumentKey};
 use super::event::Author;
+use super::global::Freeze;
 use super::maintenance::{Disabled, InMaintenance};
 use super::names::{GroupName, RolloutId, ServiceName, TenantName, UserName, VersionName};
 use super::rollout::{Rollout, Unit, Units};
 use super::share::{BasisPoints, Weights};
+use super::snapshot::Snapshots;
 use super::spec::VersionSpec;
 use super::split::{Bucket, RolledBack, Slice, Slices, Split};
 use super::tenant_map::TenantMap;
@@ -28,6 +30,10 @@ pub struct State {
     pub services: BTreeMap<ServiceName, Arc<ServiceState>>,
     /// Tenants by service.
     pub tenants: BTreeMap<ServiceName, TenantMap>,
+    /// The freeze that was set last, if nobody ended it; ask [`State::freeze_at`] whether it still stands.
+    pub freeze: Option<Freeze>,
+    /// Which snapshots there are.
+    pub snapshots: Arc<Snapshots>,
     /// Rollouts, those that are over included.
     pub rollouts: BTreeMap<RolloutId, Arc<LiveRollout>>,
 }
@@ -250,8 +256,13 @@ impl ServiceState {
 
     /// The slices that a split comes to, bars considered.
     pub fn slices_in_effect(&self, split: &Split) -> Slices {
+        self.owners(&split.slices, split)
+    }
+
+    /// Who has these slices of a split, in effect or held back, bars considered.
+    pub(super) fn owners(&self, of: &[Slice], split: &Split) -> Slices {
         let mut slices = Slices::new();
-        for slice in &split.slices {
+        for slice in of {
             let owner = self.owner(&slice.version, split);
             match slices.last_mut().filter(|last| last.version == *owner) {
                 Some(last) => last.end = slice.end,
@@ -303,6 +314,12 @@ impl State {
         self.tenants.get(service)?.get(tenant)
     }
 
+    /// The freeze that stands at this time, in milliseconds since the Unix epoch: while there is one, no automation may
+    /// advance anything.
+    pub fn freeze_at(&self, now_ms: u64) -> Option<&Freeze> {
+        self.freeze.as_ref().filter(|freeze| freeze.stands(now_ms))
+    }
+
     /// Reads the state back from its documents. Secrets and the archive are left to whoever made them.
     ///
     /// # Errors
@@ -326,6 +343,16 @@ impl State {
                     rollouts.entry(id).or_default().1.insert(*page, units);
                 }
                 DocumentKey::Secret(_) | DocumentKey::Archive(_) => {}
+                DocumentKey::Freeze => {
+                    let freeze: Freeze = read(document, unreadable)?;
+                    check(true, freeze.format, unreadable)?;
+                    state.freeze = Some(Freeze { revision: document.revision, ..freeze });
+                }
+                DocumentKey::Snapshots => {
+                    let list: Snapshots = read(document, unreadable)?;
+                    check(true, list.format, unreadable)?;
+                    state.snapshots = Arc::new(Snapshots { revision: document.revision, ..list });
+                }
                 DocumentKey::Service(name) => {
                     let mut service: ServiceState = read(document, unreadable)?;
                     service.revision = document.revision;
@@ -377,7 +404,17 @@ impl State {
             let (key, revision) = (DocumentKey::Rollout(id.clone()), live.rollout.revision);
             std::iter::once(Document { key, revision, body: body_of(&live.rollout) }).chain(pages)
         });
-        services.chain(tenants).chain(rollouts)
+        let freeze = self.freeze.iter().map(|freeze| Document {
+            key: DocumentKey::Freeze,
+            revision: freeze.revision,
+            body: body_of(freeze),
+        });
+        let snapshots = (self.snapshots.revision > 0).then(|| Document {
+            key: DocumentKey::Snapshots,
+            revision: self.snapshots.revision,
+            body: body_of(&*self.snapshots),
+        });
+        services.chain(tenants).chain(rollouts).chain(freeze).chain(snapshots)
     }
 
     /// The rollout of a service that is not over; there is one at most.

@@ -1,14 +1,14 @@
-//! Whether a rollout may move, and when that changes next: schedules say when it may, freezes when it may not.
+//! Whether a rollout may move, and when that changes next: schedules say when it may, blackouts when it may not.
 //!
 //! What holds at a moment is read off the clocks of each window's place. When it changes is found by looking at the
 //! moments at which it can: where those clocks show the beginning or the end of a window, where they are put forward or
-//! back, and where a freeze begins or ends.
+//! back, and where a blackout begins or ends.
 
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
 
-use crate::model::{Freeze, Schedule, TimeOfDay, TimeWindow, Weekday};
+use crate::model::{Blackout, Schedule, TimeOfDay, TimeWindow, Weekday};
 
 const DAY_MS: u64 = 24 * 3_600 * 1_000;
 /// How far ahead is looked, in milliseconds: a day of the year comes again within it.
@@ -32,9 +32,9 @@ pub enum Opening {
 }
 
 /// Whether a rollout may move at this time, in milliseconds since the Unix epoch: all schedules must allow it, and no
-/// freeze may hold. A schedule allows what any of its windows does; without windows it allows everything.
-pub fn open(schedules: &[&Schedule], freezes: &[Freeze], now_ms: u64) -> Opening {
-    let calendar = Calendar { schedules, freezes };
+/// blackout may hold. A schedule allows what any of its windows does; without windows it allows everything.
+pub fn open(schedules: &[&Schedule], blackouts: &[Blackout], now_ms: u64) -> Opening {
+    let calendar = Calendar { schedules, blackouts };
     let is_open = calendar.is_open(now_ms);
     let change = calendar.change_after(now_ms, is_open);
     match is_open {
@@ -45,7 +45,7 @@ pub fn open(schedules: &[&Schedule], freezes: &[Freeze], now_ms: u64) -> Opening
 
 struct Calendar<'a> {
     schedules: &'a [&'a Schedule],
-    freezes: &'a [Freeze],
+    blackouts: &'a [Blackout],
 }
 
 impl Calendar<'_> {
@@ -53,13 +53,13 @@ impl Calendar<'_> {
         let at = timestamp(at_ms);
         let allows =
             |schedule: &&Schedule| schedule.windows.is_empty() || schedule.windows.iter().any(|w| holds(w, at));
-        !self.freezes.iter().any(|freeze| freeze.holds(at_ms)) && self.schedules.iter().all(allows)
+        !self.blackouts.iter().any(|blackout| blackout.holds(at_ms)) && self.schedules.iter().all(allows)
     }
 
     /// When it is no longer as it is now.
     fn change_after(&self, now_ms: u64, is_open: bool) -> Option<u64> {
-        let never = |freeze: &Freeze| freeze.to_ms.is_none() && freeze.holds(now_ms);
-        if self.freezes.iter().any(never) {
+        let never = |blackout: &Blackout| blackout.to_ms.is_none() && blackout.holds(now_ms);
+        if self.blackouts.iter().any(never) {
             return None;
         }
         let last_ms = now_ms.saturating_add(AHEAD_MS);
@@ -82,8 +82,8 @@ impl Calendar<'_> {
         let (from, to) = (timestamp(from_ms), timestamp(to_ms));
         let windows = self.schedules.iter().flat_map(|schedule| &schedule.windows);
         let of_windows = windows.flat_map(|window| borders(window, from, to)).filter_map(millis);
-        let of_freezes = self.freezes.iter().flat_map(|f| [Some(f.from_ms), f.to_ms]).flatten();
-        of_windows.chain(of_freezes).filter(|at_ms| from_ms < *at_ms && *at_ms <= to_ms).collect()
+        let of_blackouts = self.blackouts.iter().flat_map(|f| [Some(f.from_ms), f.to_ms]).flatten();
+        of_windows.chain(of_blackouts).filter(|at_ms| from_ms < *at_ms && *at_ms <= to_ms).collect()
     }
 }
 

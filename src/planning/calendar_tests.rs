@@ -21,11 +21,12 @@ fn is_open(opening: Opening) -> bool {
 }
 
 /// The next changes from a time on, as texts.
-fn changes(schedules: &[&Schedule], freezes: &[Freeze], from: &str, count: usize) -> Vec<String> {
+fn changes(schedules: &[&Schedule], blackouts: &[Blackout], from: &str, count: usize) -> Vec<String> {
     let mut now_ms = at(from);
     let mut changes = Vec::new();
     while changes.len() < count {
-        let (Opening::Open { until_ms: next } | Opening::Closed { opens_ms: next }) = open(schedules, freezes, now_ms);
+        let (Opening::Open { until_ms: next } | Opening::Closed { opens_ms: next }) =
+            open(schedules, blackouts, now_ms);
         let Some(next) = next else { break };
         changes.push(timestamp(next).to_string());
         now_ms = next;
@@ -129,13 +130,13 @@ fn all_schedules_must_allow_it_and_no_freeze_hold() {
     // Between 8 and 29 March clocks have been put forward in New York and not in Berlin.
     let found = changes(&both, &[], "2026-03-16T00:00:00Z", 2);
     assert_eq!(found, ["2026-03-17T12:00:00Z", "2026-03-17T16:00:00Z"]);
-    let freeze = |from, to: Option<&str>| Freeze { from_ms: at(from), to_ms: to.map(at) };
-    let freezes = [
-        freeze("2026-03-17T13:00:00Z", Some("2026-03-17T14:00:00Z")),
-        freeze("2026-03-17T13:30:00Z", Some("2026-03-17T15:00:00Z")),
-        freeze("2026-03-18T13:00:00Z", None),
+    let blackout = |from, to: Option<&str>| Blackout { from_ms: at(from), to_ms: to.map(at) };
+    let blackouts = [
+        blackout("2026-03-17T13:00:00Z", Some("2026-03-17T14:00:00Z")),
+        blackout("2026-03-17T13:30:00Z", Some("2026-03-17T15:00:00Z")),
+        blackout("2026-03-18T13:00:00Z", None),
     ];
-    let found = changes(&both, &freezes, "2026-03-16T00:00:00Z", 99);
+    let found = changes(&both, &blackouts, "2026-03-16T00:00:00Z", 99);
     let wanted = [
         "2026-03-17T12:00:00Z",
         "2026-03-17T13:00:00Z",
@@ -157,10 +158,10 @@ fn what_never_changes_is_looked_for_only_so_far() {
     assert_eq!(open(&[&every_hour], &[], now), Opening::Open { until_ms: None });
     let (monday, tuesday) = (schedule(&["mon"], "00:00", "24:00", "UTC"), schedule(&["tue"], "00:00", "24:00", "UTC"));
     assert_eq!(open(&[&monday, &tuesday], &[], now), Opening::Closed { opens_ms: None });
-    let freeze = |days: u64| [Freeze { from_ms: 0, to_ms: Some(now + days * DAY_MS) }];
-    assert_eq!(open(&[], &freeze(400), now), Opening::Closed { opens_ms: Some(now + 400 * DAY_MS) });
-    assert_eq!(open(&[], &freeze(401), now), Opening::Closed { opens_ms: None });
-    assert_eq!(open(&[], &[Freeze { from_ms: 0, to_ms: None }], now), Opening::Closed { opens_ms: None });
+    let blackout = |days: u64| [Blackout { from_ms: 0, to_ms: Some(now + days * DAY_MS) }];
+    assert_eq!(open(&[], &blackout(400), now), Opening::Closed { opens_ms: Some(now + 400 * DAY_MS) });
+    assert_eq!(open(&[], &blackout(401), now), Opening::Closed { opens_ms: None });
+    assert_eq!(open(&[], &[Blackout { from_ms: 0, to_ms: None }], now), Opening::Closed { opens_ms: None });
     for now in [0, u64::MAX, timestamp(u64::MAX).as_millisecond() as u64] {
         let monday = open(&[&monday], &[], now);
         assert!(matches!(monday, Opening::Closed { opens_ms: None | Some(345_600_000) }), "{now}: {monday:?}");
@@ -207,16 +208,16 @@ fn any_time() -> impl Strategy<Value = u64> {
     prop_oneof![any, near]
 }
 
-fn any_freeze(now_ms: u64) -> impl Strategy<Value = Freeze> {
+fn any_freeze(now_ms: u64) -> impl Strategy<Value = Blackout> {
     let day = 0..3 * DAY_MS;
     (day.clone(), proptest::option::of(day)).prop_map(move |(from, length)| {
         let from_ms = now_ms + from - DAY_MS;
-        Freeze { from_ms, to_ms: length.map(|length| from_ms + length) }
+        Blackout { from_ms, to_ms: length.map(|length| from_ms + length) }
     })
 }
 
 /// What is meant, said in another way: some day's window has begun and is not over, on the clocks of its place.
-fn is_meant_open(schedules: &[&Schedule], freezes: &[Freeze], at_ms: u64) -> bool {
+fn is_meant_open(schedules: &[&Schedule], blackouts: &[Blackout], at_ms: u64) -> bool {
     let within = |window: &TimeWindow| {
         let local = window.timezone().rules().to_datetime(timestamp(at_ms));
         (0..2).any(|days| {
@@ -228,7 +229,7 @@ fn is_meant_open(schedules: &[&Schedule], freezes: &[Freeze], at_ms: u64) -> boo
             window.begins_on(weekday(date)) && from <= local && local < to
         })
     };
-    let frozen = freezes.iter().any(|f| f.from_ms <= at_ms && at_ms < f.to_ms.unwrap_or(u64::MAX));
+    let frozen = blackouts.iter().any(|f| f.from_ms <= at_ms && at_ms < f.to_ms.unwrap_or(u64::MAX));
     !frozen && schedules.iter().all(|s| s.windows.is_empty() || s.windows.iter().any(within))
 }
 
@@ -236,26 +237,26 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
     fn nothing_changes_before_it_is_said_to(
-        (now, freezes) in any_time().prop_flat_map(|t| (Just(t), proptest::collection::vec(any_freeze(t), 0..3))),
+        (now, blackouts) in any_time().prop_flat_map(|t| (Just(t), proptest::collection::vec(any_freeze(t), 0..3))),
         service in any_schedule(),
         tenant in any_schedule(),
         between in proptest::collection::vec(0.0..1.0f64, 40),
     ) {
         let schedules = [&service, &tenant];
-        let opening = open(&schedules, &freezes, now);
+        let opening = open(&schedules, &blackouts, now);
         let (Opening::Open { until_ms: change } | Opening::Closed { opens_ms: change }) = opening;
-        prop_assert_eq!(is_open(opening), is_meant_open(&schedules, &freezes, now));
+        prop_assert_eq!(is_open(opening), is_meant_open(&schedules, &blackouts, now));
         let end = change.unwrap_or(now + AHEAD_MS + 1);
         prop_assert!(now < end && end <= now + AHEAD_MS + 1);
         let near = [now, now + 1, end - 1].into_iter().filter(|at| *at < end);
         let between = between.iter().map(|part| now + ((end - now) as f64 * part) as u64);
         for at in between.chain(near).map(|at| at.min(end - 1)) {
-            prop_assert_eq!(is_meant_open(&schedules, &freezes, at), is_open(opening), "at {}", timestamp(at));
+            prop_assert_eq!(is_meant_open(&schedules, &blackouts, at), is_open(opening), "at {}", timestamp(at));
         }
         if let Some(change) = change {
-            prop_assert_eq!(open(&schedules, &freezes, change - 1), opening);
-            prop_assert_eq!(is_meant_open(&schedules, &freezes, change), !is_open(opening));
-            prop_assert_eq!(is_open(open(&schedules, &freezes, change)), !is_open(opening));
+            prop_assert_eq!(open(&schedules, &blackouts, change - 1), opening);
+            prop_assert_eq!(is_meant_open(&schedules, &blackouts, change), !is_open(opening));
+            prop_assert_eq!(is_open(open(&schedules, &blackouts, change)), !is_open(opening));
         }
     }
 }

@@ -58,6 +58,10 @@ fn report(canary: &str) -> ComparisonReport {
         braked: true,
         split_off: false,
         promotion_ready: false,
+        attempt: 1,
+        requests: 100,
+        failures: 20,
+        promotion: [("error", -3.0)].into(),
         window: EvidenceWindow {
             signal: Signal::Error,
             baseline: counts(900, 1),
