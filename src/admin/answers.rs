@@ -200,6 +200,7 @@ pub(super) fn present(kind: Option<EventKind>, stored: &Value) -> Value {
         Some(EventKind::HoldSet | EventKind::HoldCleared) => {
             serde_json::from_value::<Hold>(stored.clone()).ok().map(|hold| json!(HoldAnswer::new(&hold)))
         }
+        Some(EventKind::FreezeSet | EventKind::FreezeCleared) => super::freeze::shown(stored),
         Some(EventKind::MaintenanceOn | EventKind::MaintenanceOff) => {
             serde_json::from_value::<Maintenance>(stored.clone()).ok().map(|m| json!(MaintenanceAnswer::new(&m)))
         }

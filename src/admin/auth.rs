@@ -36,6 +36,11 @@ impl Caller {
         Author::Person { name: self.name.clone() }
     }
 
+    /// Refuses callers whose role is lower; for what takes more than its route does.
+    pub(super) fn may(&self, needed: Role) -> Result<(), Problem> {
+        allow(self.clone(), needed).map(drop)
+    }
+
     /// Whether the settings still let the caller in; for answers that take hours.
     pub(super) fn still_welcome(&self, settings: &AdminSettings) -> bool {
         match self.sha256 {

@@ -8,6 +8,7 @@
 
 mod answers;
 mod asked;
+mod asked_global;
 mod auth;
 mod bodies;
 mod body;
@@ -19,6 +20,7 @@ mod describe;
 mod detours;
 mod events;
 mod explain;
+mod freeze;
 mod guard;
 mod keys;
 mod maintenance;
@@ -31,6 +33,8 @@ mod routes;
 mod serve;
 mod services;
 mod shadow;
+mod snapshot_diff;
+mod snapshots;
 mod splits;
 mod stats;
 mod status;

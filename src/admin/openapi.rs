@@ -9,8 +9,8 @@ use super::auth::role_name;
 use super::problem::ProblemBody;
 use super::routes::Route;
 use super::{
-    changes, compare, events, explain, keys, maintenance, services, shadow, splits, stats, status, version_tenants,
-    versions,
+    changes, compare, events, explain, freeze, keys, maintenance, services, shadow, snapshot_diff, snapshots, splits,
+    stats, status, version_tenants, versions,
 };
 
 #[derive(OpenApi)]
@@ -63,6 +63,15 @@ use super::{
         shadow::get_shadow,
         explain::explain_request,
         events::list_events,
+        freeze::get_freeze,
+        freeze::put_freeze,
+        freeze::delete_freeze,
+        snapshots::list_snapshots,
+        snapshots::get_snapshot,
+        snapshot_diff::diff_snapshot,
+        snapshots::take_snapshot,
+        snapshots::restore_snapshot,
+        snapshots::delete_snapshot,
     ),
     components(schemas(ProblemBody, AuthorSchema))
 )]
@@ -73,7 +82,7 @@ const REFUSALS: [(&str, &str); 6] = [
     ("400", "A name, parameter or header cannot be read"),
     ("401", "No token, or one that is not known"),
     ("403", "The token's role is too low, or the request comes from another origin"),
-    ("404", "There is no such service, tenant, group, version, pin, hold, shadow or maintenance"),
+    ("404", "There is no such service, tenant, group, version, pin, hold, shadow, maintenance, freeze or snapshot"),
     ("421", "The host is not one of the admin API's"),
     ("429", "Too many wrong tokens from this address"),
 ];
@@ -105,8 +114,10 @@ pub(super) fn document(routes: &[Route]) -> Value {
 fn complete(operation: &mut Map<String, Value>, route: &Route) {
     let is_change = !route.method.is_safe();
     let mut parameters: Vec<Value> = names_in(route.path).map(path_parameter).collect();
-    if is_change && route.path.contains("{service}") {
-        parameters.extend(change_parameters());
+    // Snapshots are never changed, so nobody can have seen an older one.
+    let (has_tag, is_snapshot) = (is_tagged(route.path), route.path.starts_with("/v1/snapshots"));
+    if is_change && (has_tag || is_snapshot) {
+        parameters.extend(change_parameters().into_iter().take(if has_tag { 3 } else { 2 }));
     }
     if route.path.ends_with("/split") && !is_change {
         parameters.push(header("If-None-Match", "The entity tag that the client has; 304 when it is still right"));
@@ -124,10 +135,15 @@ fn complete(operation: &mut Map<String, Value>, route: &Route) {
         let content = json!({ "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" } } });
         responses.insert((*status).to_owned(), json!({ "description": description, "content": content }));
     }
-    if is_change && route.path.contains("{service}") {
+    if is_change && has_tag {
         let tag = json!({ "schema": { "type": "string" }, "description": "Revision of the document, in quotes" });
         responses["200"]["headers"] = json!({ "ETag": tag });
     }
+}
+
+/// Whether what a change of this path changes is a document with a revision of its own.
+fn is_tagged(path: &str) -> bool {
+    path.contains("{service}") || path == "/v1/freeze"
 }
 
 fn names_in(path: &str) -> impl Iterator<Item = &str> {
@@ -140,6 +156,7 @@ fn path_parameter(name: &str) -> Value {
         "tenant" => "Name of the tenant",
         "group" => "Name of the group",
         "version" => "Name of the version",
+        "snapshot" => "Name of the snapshot",
         "kind" => "`tenant`, `user` or `group`",
         _ => "Name of the tenant, user or group",
     };

@@ -10,13 +10,16 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 use super::context::{Cx, Shared};
 use super::problem::Problem;
 use super::{
-    AdminParts, auth, changes, compare, events, explain, guard, keys, maintenance, openapi, services, shadow, splits,
-    stats, status, version_tenants, versions,
+    AdminParts, auth, changes, compare, events, explain, freeze, guard, keys, maintenance, openapi, services, shadow,
+    snapshot_diff, snapshots, splits, stats, status, version_tenants, versions,
 };
 use crate::config::Role;
 
 const MAINTENANCE: &str = "/v1/services/{service}/maintenance";
 const TENANT_MAINTENANCE: &str = "/v1/services/{service}/tenants/{tenant}/maintenance";
+const FREEZE: &str = "/v1/freeze";
+const SNAPSHOTS: &str = "/v1/snapshots";
+const SNAPSHOT: &str = "/v1/snapshots/{snapshot}";
 const DISABLED: &str = "/v1/services/{service}/versions/{version}/disabled";
 
 /// One route.
@@ -85,6 +88,10 @@ fn reading() -> Vec<Route> {
         read("/v1/services/{service}/shadow", get(shadow::get_shadow)),
         read("/v1/services/{service}/explain", get(explain::explain_request)),
         read("/v1/events", get(events::list_events)),
+        read(FREEZE, get(freeze::get_freeze)),
+        read(SNAPSHOTS, get(snapshots::list_snapshots)),
+        read(SNAPSHOT, get(snapshots::get_snapshot)),
+        read("/v1/snapshots/{snapshot}/diff", get(snapshot_diff::diff_snapshot)),
     ]
 }
 
@@ -111,6 +118,11 @@ fn changing() -> Vec<Route> {
         operate(delete_.clone(), TENANT_MAINTENANCE, delete(maintenance::delete_tenant_maintenance)),
         operate(put_.clone(), DISABLED, put(versions::disable_version)),
         operate(delete_.clone(), DISABLED, delete(versions::enable_version)),
+        operate(put_.clone(), FREEZE, put(freeze::put_freeze)),
+        operate(delete_.clone(), FREEZE, delete(freeze::delete_freeze)),
+        operate(post_.clone(), SNAPSHOTS, post(snapshots::take_snapshot)),
+        operate(post_.clone(), "/v1/snapshots/{snapshot}/restore", post(snapshots::restore_snapshot)),
+        operate(delete_.clone(), SNAPSHOT, delete(snapshots::delete_snapshot)),
         administer(put_.clone(), "/v1/services/{service}/baseline", put(changes::put_baseline)),
         administer(put_, "/v1/services/{service}/versions/{version}", put(versions::put_version)),
         administer(delete_, "/v1/services/{service}/versions/{version}", delete(versions::delete_version)),

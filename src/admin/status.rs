@@ -11,6 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::context::Cx;
+use super::freeze::{FreezeAnswer, now_ms};
 use super::problem::Problem;
 use super::services::{ServiceSummary, summaries, unverified};
 use crate::control::ReloadReport;
@@ -33,6 +34,9 @@ pub(super) struct StatusAnswer {
     draining: bool,
     /// Whether changes are refused because the process runs on the last good copy of its state.
     read_only: bool,
+    /// Set while no automation may advance anything.
+    #[schema(required)]
+    freeze: Option<FreezeAnswer>,
     store: StoreStatus,
     proxy: ProxyAnswer,
     services: Vec<ServiceSummary>,
@@ -104,6 +108,7 @@ pub(super) async fn get_status(State(cx): State<Cx>) -> Json<StatusAnswer> {
         ready: readiness.ready,
         draining: readiness.draining,
         read_only: view.read_only,
+        freeze: view.state.freeze_at(now_ms()).map(FreezeAnswer::new),
         store: StoreStatus {
             kind: "embedded",
             path: view.settings.store.path.display().to_string(),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::global_args::{FreezeArgs, SnapshotVerb, UnfreezeArgs};
 use super::verb_args::{BaselineArgs, KeysVerb, ReleaseArgs};
 use super::verb_args::{
     CompareArgs, EventsArgs, ExplainArgs, HoldArgs, MaintenanceVerb, PinArgs, RollbackArgs, ServicesVerb, ShadowArgs,
@@ -130,6 +131,13 @@ pub enum Command {
     Hold(HoldArgs),
     /// Allow automation to advance again
     Release(ReleaseArgs),
+    /// Forbid automation to advance any rollout of any service; it may still shift back
+    Freeze(FreezeArgs),
+    /// Allow automation to advance again
+    Unfreeze(UnfreezeArgs),
+    /// Points to go back to: splits, pins, holds and baselines of one moment
+    #[command(subcommand)]
+    Snapshot(SnapshotVerb),
     /// Trust another version: rollbacks lead to it from now on
     Baseline(BaselineArgs),
     /// Answer a service's or a tenant's requests with 503 for a while

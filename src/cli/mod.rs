@@ -8,6 +8,7 @@ mod args;
 mod client;
 mod demo;
 mod error;
+mod global_args;
 mod local;
 mod output;
 mod serve;

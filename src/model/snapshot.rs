@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::document::{DOCUMENT_FORMAT, DocumentKey};
 use super::event::Author;
 use super::names::{GroupName, ServiceName, SnapshotName, TenantName, VersionName};
+use super::share::Weights;
 use super::split::{Slices, Split};
 use super::state::{Hold, Pins, ServiceState, State, body_of};
 
@@ -239,6 +240,22 @@ impl ServiceSnapshot {
 }
 
 impl SplitSnapshot {
+    /// The shares.
+    pub fn weights(&self) -> Weights {
+        self.to_split(0).weights()
+    }
+
+    /// How many of a hundred keys another split gives to another version, to be expected where the salts differ.
+    pub fn moved_percent(&self, other: &Split) -> f64 {
+        let own = self.to_split(0);
+        if self.salt == other.salt {
+            return own.moved_buckets(other) as f64 / 100.0;
+        }
+        let (before, after) = (own.weights(), other.weights());
+        let stay: f64 = before.iter().map(|(v, share)| share.ratio() * after.share(v.as_str()).ratio()).sum();
+        ((1.0 - stay) * 10_000.0).round() / 100.0
+    }
+
     /// What a split asks for while these bars stand.
     pub(super) fn of(live: &ServiceState, split: &Split) -> Self {
         let asked = split.brake.as_ref().map_or(&split.slices, |brake| &brake.slices);
@@ -276,7 +293,23 @@ fn part_key(name: &SnapshotName, service: &ServiceName, part: usize) -> Document
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{BasisPoints, Weights};
+    use crate::model::BasisPoints;
+
+    #[test]
+    fn keys_that_move_are_counted_or_expected() {
+        let version = |name: &str| VersionName::new(name).unwrap();
+        let split = |canary, salt| {
+            let shares =
+                [("2", canary), ("1", 10_000 - canary)].map(|(v, p)| (version(v), BasisPoints::new(p).unwrap()));
+            Split::new(&Weights::new(shares).unwrap(), &version("1"), salt, 1)
+        };
+        let all = Weights::all_on(version("1"));
+        let live = ServiceState::new(version("1"), &all, 1, 1);
+        let half = SplitSnapshot::of(&live, &split(5_000, 7));
+        assert_eq!(half.moved_percent(&split(2_000, 7)), 30.0);
+        assert_eq!(half.moved_percent(&split(2_000, 8)), 50.0, "half of the keys, whatever their version");
+        assert_eq!(half.moved_percent(&split(5_000, 7)), 0.0);
+    }
 
     #[test]
     fn many_tenants_come_back_from_their_parts() {

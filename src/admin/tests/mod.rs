@@ -4,12 +4,14 @@
 mod access;
 mod changes;
 mod description;
+mod freeze;
 mod hostile;
 mod keys;
 mod operations;
 mod reach;
 mod reading;
 mod schema;
+mod snapshots;
 mod socket;
 mod streams;
 
@@ -205,7 +207,9 @@ fn body_for(path: &str) -> Value {
     match path {
         p if p.ends_with("/split") => json!({ "weights": { "1.0.0": 50, "2.0.0": 50 } }),
         p if p.contains("/pins/") => json!({ "version": "2.0.0" }),
-        p if p.ends_with("/rollback") || p.ends_with("/hold") => json!({ "reason": "a test" }),
+        p if p.ends_with("/rollback") || p.ends_with("/hold") || p.ends_with("/restore") || p.ends_with("/freeze") => {
+            json!({ "reason": "a test" })
+        }
         p if p.ends_with("/baseline") => json!({ "version": "2.0.0" }),
         p if p.ends_with("/maintenance") => json!({ "message": "moving", "retry_after": "5m" }),
         p if p.ends_with("/disabled") => json!({ "reason": "a test" }),
@@ -217,5 +221,8 @@ fn body_for(path: &str) -> Value {
 /// A path with names that exist.
 fn filled(path: &str) -> String {
     let path = path.replace("{service}", "accounting").replace("{tenant}", "acme").replace("{group}", "beta");
-    path.replace("{version}", "3.0.0").replace("{kind}", "tenant").replace("{name}", "acme")
+    path.replace("{version}", "3.0.0")
+        .replace("{kind}", "tenant")
+        .replace("{name}", "acme")
+        .replace("{snapshot}", "monday")
 }

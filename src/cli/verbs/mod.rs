@@ -2,6 +2,7 @@
 
 mod events;
 mod explain;
+mod freeze;
 mod keys;
 mod maintenance;
 mod registry;
@@ -9,6 +10,7 @@ mod reload;
 mod rollback;
 mod services;
 mod shadow;
+mod snapshot;
 mod split;
 mod stats;
 mod status;
@@ -39,6 +41,9 @@ pub(super) fn call(command: Command, client: &Client, output: Output) -> Result<
         Command::Unpin(args) => steer::unpin(client, output, &args),
         Command::Hold(args) => steer::hold(client, output, &args),
         Command::Release(args) => steer::release(client, output, &args),
+        Command::Freeze(args) => freeze::freeze(client, output, &args),
+        Command::Unfreeze(args) => freeze::unfreeze(client, output, &args),
+        Command::Snapshot(verb) => snapshot::snapshot(client, output, &verb),
         Command::Baseline(args) => steer::baseline(client, output, &args),
         Command::Maintenance(verb) => maintenance::maintenance(client, output, &verb),
         Command::Rollback(args) => rollback::rollback(client, output, &args),

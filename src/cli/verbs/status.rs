@@ -104,7 +104,11 @@ fn people(status: &Value, look: Look) -> String {
     if let Some(open) = proxy.count("open_connections") {
         text.push_str(&format!("  {}", counted(open, "open connection")));
     }
-    text.push_str("\n\n");
+    text.push('\n');
+    if let Some(frozen) = super::freeze::remark(status) {
+        text.push_str(&format!("{}\n", look.paint(Ink::Warn, &frozen)));
+    }
+    text.push('\n');
     text.push_str(&summary_table(status.list("services"), look));
     for warning in status.list("warnings").iter().filter_map(Value::as_str) {
         text.push_str(&look.paint(Ink::Warn, &format!("warning: {}", clean(warning))));
