@@ -279,6 +279,95 @@ fn a_version_is_disabled_enabled_and_its_tenants_listed() {
 }
 
 #[test]
+fn everything_is_frozen_and_released() {
+    let freeze = json!({"author": {"kind": "person", "name": "ada"}, "reason": "the database moves",
+        "since": "2026-01-02T03:04:05Z", "until": "2026-01-02T05:04:05Z"});
+    let mut frozen = status();
+    frozen["freeze"] = freeze.clone();
+    let answer = json!({"revision": 17, "event": 42, "dry_run": false, "before": null, "after": freeze});
+    let fake = Fake::with([
+        ("PUT /v1/freeze", answer),
+        ("PUT /v1/freeze?dry_run=true", json!({"dry_run": true, "after": {"until": null}})),
+        ("DELETE /v1/freeze?reason=moved", receipt()),
+        ("GET /v1/status", frozen),
+    ]);
+    let out = fake.run(&["freeze", "--for", "2h", "--reason", "the database moves"]).done();
+    let until = "no automation may advance anything until 2026-01-02 05:04:05; it may still shift back";
+    assert_eq!(out, format!("{until} (revision 17, event 42)\n"));
+    let out = fake
+        .run(&["freeze", "--until", "2026-12-01T06:00:00Z", "--reason", "x", "--dry-run", "--if-revision", "9"])
+        .done();
+    assert!(out.contains("nothing was changed: no automation may advance anything until somebody ends it"), "{out}");
+    let out = fake.run(&["unfreeze", "--reason", "moved"]).done();
+    assert_eq!(out, "automation may advance again (revision 17, event 42)\n");
+    let out = fake.run(&["status"]).done();
+    let line = "\nfrozen by ada since 2026-01-02 03:04:05 until 2026-01-02 05:04:05: the database moves\n";
+    assert!(out.contains(line), "{out}");
+    let seen = fake.seen();
+    assert_eq!(seen[0].body, json!({"reason": "the database moves", "for": "2h"}));
+    assert_eq!(seen[1].body, json!({"reason": "x", "until": "2026-12-01T06:00:00Z"}));
+    assert_eq!(seen[1].header("if-match"), Some("\"9\""));
+    for wrong in [
+        &["freeze"][..],
+        &["freeze", "--reason", "x", "--for", "soon"],
+        &["freeze", "--reason", "x", "--for", "1h", "--until", "y"],
+    ] {
+        fake.run(wrong).failed(2);
+    }
+}
+
+#[test]
+fn snapshots_are_taken_compared_restored_and_deleted() {
+    let counts = json!({"groups": 1, "tenants": 7, "pins": 2, "held": false});
+    let by = json!({"kind": "person", "name": "ada"});
+    let list = json!({"most": 100, "snapshots": [{"name": "mon/day", "at": "2026-01-02T03:04:05Z", "author": by,
+        "reason": "a sale", "revision": 9, "services": {"a": counts, "b": counts}}]});
+    let of_service = json!({"baseline": "1", "weights": {"1": 90, "2": 10}, "groups": {"beta": {"2": 100}}, "hold": {},
+        "pins_total": 2, "tenants_total": 101, "tenants": {"acme": {"1": 100}}});
+    let one = json!({"name": "monday", "at": "2026-01-02T03:04:05Z", "author": by, "reason": "a sale", "revision": 9,
+        "services": {"a": of_service}});
+    let same = json!({"snapshot": "monday", "revision": 17, "same": true, "services": {"a": {"same": true}}});
+    let told = json!({"changed": {"split": true, "tenants": 7, "pins": 0}, "withheld_versions": ["2"]});
+    let restored = json!({"revision": 17, "event": 42, "dry_run": false, "after": {"services": {"a": told}}});
+    let taken = json!({"revision": 17, "event": 42, "dry_run": false, "after": {"snapshot": "monday"}});
+    let fake = Fake::with([
+        ("POST /v1/snapshots", taken),
+        ("GET /v1/snapshots", list),
+        ("GET /v1/snapshots/monday", one),
+        ("GET /v1/snapshots/monday/diff?service=a&service=b&force=true&limit=5", same),
+        ("POST /v1/snapshots/monday/restore?dry_run=true", json!({"dry_run": true})),
+        ("POST /v1/snapshots/monday/restore", restored),
+        ("DELETE /v1/snapshots/mon%2Fday?reason=old", receipt()),
+    ]);
+    let out = fake.run(&["snapshot", "create", "monday", "--service", "a", "--reason", "a sale"]).done();
+    assert_eq!(out, "snapshot monday is taken (revision 17, event 42)\n");
+    fake.run(&["snapshot", "create"]).done();
+    let out = fake.run(&["snapshot", "list"]).done();
+    assert!(out.contains("mon/day  2026-01-02 03:04:05  ada         2       14     4  a sale\n"), "{out}");
+    let out = fake.run(&["snapshot", "get", "monday"]).done();
+    assert!(out.starts_with("snapshot monday of 2026-01-02 03:04:05 by ada, revision 9: a sale\n"), "{out}");
+    assert!(out.contains("group beta") && out.contains("tenant acme") && out.contains("1 90 %, 2 10 %"), "{out}");
+    assert!(out.ends_with("a: 100 tenants more\na: baseline 1, 2 pins, held\n"), "{out}");
+    let diff = ["snapshot", "diff", "monday", "--service", "a", "--service", "b", "--force", "--limit", "5"];
+    assert_eq!(fake.run(&diff).done(), "everything is as in monday\n");
+    let restore = ["snapshot", "restore", "monday", "--reason", "over"];
+    let out = fake.run(&[&restore[..], &["--dry-run"]].concat()).done();
+    assert!(out.starts_with("dry run, nothing was changed: "), "{out}");
+    let out = fake.run(&[&restore[..], &["--force", "--service", "a"]].concat()).done();
+    assert_eq!(out, "went back to monday: a (split, 7 tenants, without 2) (revision 17, event 42)\n");
+    fake.run(&["snapshot", "delete", "mon/day", "--reason", "old"]).done();
+    let bodies: Vec<_> = fake.seen().into_iter().map(|s| s.body).filter(|b| !b.is_null()).collect();
+    let expected = [
+        json!({"name": "monday", "services": ["a"], "reason": "a sale"}),
+        json!({}),
+        json!({"reason": "over"}),
+        json!({"reason": "over", "force": true, "services": ["a"]}),
+    ];
+    assert_eq!(bodies, expected);
+    fake.run(&["snapshot", "restore", "monday"]).failed(2);
+}
+
+#[test]
 fn json_is_the_documents_unchanged_and_yaml_says_the_same() {
     let fake = Fake::with([("GET /v1/status", status()), ("GET /v1/services/accounting/split", split())]);
     let out = fake.run(&["status", "-o", "json"]).done();

@@ -53,7 +53,7 @@ async fn a_change_is_in_effect_when_it_is_answered_and_soon() {
 }
 
 /// A store with this many tenants that have splits of their own.
-async fn many_tenants(folder: &TempDir, tenants: usize) {
+pub async fn many_tenants(folder: &TempDir, tenants: usize) {
     let one = VersionName::new("1.0.0").unwrap();
     let service = ServiceName::new("shop").unwrap();
     let mut state = State { revision: 1, ..State::default() };
@@ -162,14 +162,14 @@ async fn versions_come_and_go_through_the_api() {
 }
 
 /// The real binary as a process; killed when dropped.
-struct Process {
-    child: Child,
-    proxy: String,
-    admin: String,
+pub struct Process {
+    pub child: Child,
+    pub proxy: String,
+    pub admin: String,
 }
 
 impl Process {
-    fn start(folder: &TempDir, text: &str) -> Self {
+    pub fn start(folder: &TempDir, text: &str) -> Self {
         let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let (proxy, admin) = (free(), free());
         let file = folder.path().join("switchback.toml");
@@ -187,7 +187,7 @@ impl Process {
         Self { child, proxy: format!("http://{proxy}"), admin: format!("http://{admin}") }
     }
 
-    async fn ready(&self) {
+    pub async fn ready(&self) {
         let client = client();
         let url = format!("{}/readyz", self.admin);
         until("the process to be ready", Duration::from_secs(20), || async {

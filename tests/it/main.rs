@@ -23,6 +23,7 @@ mod routes;
 mod sessions;
 mod shadow;
 mod skew;
+mod snapshots;
 mod splitting;
 mod stream_shifts;
 mod streams;
