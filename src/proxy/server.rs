@@ -35,6 +35,9 @@ const CERTIFICATES_LOOK: Duration = Duration::from_secs(1);
 const H2_STREAM_WINDOW: u32 = 256 << 10;
 /// How much of all request bodies of one connection may wait here.
 const H2_CONNECTION_WINDOW: u32 = 1 << 20;
+/// What it may cost to keep bodies that come in many small frames, beside their bytes: some 8 000 frames, of 250 bytes
+/// each. Messages of gRPC are that small, and come in bursts; the library's default ends the connection at 2 000.
+const H2_FRAMES_COST: usize = 2 << 20;
 /// How much of one answer may wait for the client.
 const H2_SEND_BUFFER: usize = 64 << 10;
 /// How often the drain looks at the gauge.
@@ -229,13 +232,14 @@ fn front(
 }
 
 /// What one connection of HTTP/2 may hold: 32 streams of 64 KiB of header each, a window of 1 MiB for all bodies that come
-/// in, and 64 KiB of each answer that the client does not take.
+/// in and 2 MiB to keep their frames, and 64 KiB of each answer that the client does not take.
 fn h2_options(limits: &Limits) -> H2Options {
     let mut h2 = default_h2_options();
     h2.max_concurrent_streams(limits.h2_streams);
     h2.max_header_list_size(u32::try_from(limits.header_size).unwrap_or(u32::MAX));
     h2.initial_window_size(H2_STREAM_WINDOW);
     h2.initial_connection_window_size(H2_CONNECTION_WINDOW);
+    h2.data_frame_budget(H2_FRAMES_COST);
     h2.max_send_buffer_size(H2_SEND_BUFFER);
     h2
 }

@@ -14,8 +14,10 @@ const H2_STREAMS: usize = 100;
 /// Flow-control window of one stream. Small beside the connection's, so that one reader that stops cannot starve the
 /// others on its connection.
 const H2_STREAM_WINDOW: u32 = 256 << 10;
-/// Flow-control window of one connection.
-const H2_CONNECTION_WINDOW: u32 = 64 << 20;
+/// Flow-control window of one connection: beyond what its streams together can use. The library takes half of it for what
+/// it may cost to keep small frames that are not read, some 250 bytes each, and ends the connection when there are more.
+/// So a hundred readers that stop, on streams of messages of 50 bytes, do no harm to the requests beside them.
+const H2_CONNECTION_WINDOW: u32 = 256 << 20;
 
 /// The peer of one attempt. `identity`: what the version's TLS files say; `sends_for`: how long the endpoint may take
 /// nothing of what follows the head, if something does.

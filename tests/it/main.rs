@@ -24,6 +24,7 @@ mod sessions;
 mod shadow;
 mod skew;
 mod snapshots;
+mod small_frames;
 mod splitting;
 mod stream_shifts;
 mod streams;

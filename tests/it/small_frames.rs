@@ -1,0 +1,159 @@
+//! Bodies of HTTP/2 that come in many small frames, as streams of gRPC do: whoever does not read for a while costs nobody
+//! else a connection.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::harness::{TestApp, until};
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+/// The smallest message of gRPC that says something.
+const MESSAGE: &[u8] = b"\0\0\0\0\x01x";
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = payload.len() as u32;
+    [&length.to_be_bytes()[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// `:scheme: http`, `:authority: a`, a method from the static table, and a path of less than 127 bytes.
+fn head(stream: u32, end: bool, method: u8, path: &str) -> Vec<u8> {
+    let mut block = vec![method, 0x86, 0x01, 1, b'a', 0x04, path.len() as u8];
+    block.extend(path.as_bytes());
+    frame(HEADERS, 4 | u8::from(end), stream, &block)
+}
+
+const GET: u8 = 0x82;
+const POST: u8 = 0x83;
+
+/// A version that speaks HTTP/2.
+struct Version {
+    address: SocketAddr,
+    /// Messages that it has sent, and its connections that have begun and ended.
+    sent: Arc<AtomicU64>,
+    begun: Arc<AtomicU64>,
+    ended: Arc<AtomicU64>,
+}
+
+impl Version {
+    /// `window`: how many bytes of each request body it takes. `/small` is answered with messages without end, `/deaf` not
+    /// at all, and everything else with 200.
+    async fn start(window: u32) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sent, begun, ended) = <(Arc<AtomicU64>, Arc<AtomicU64>, Arc<AtomicU64>)>::default();
+        let (of_all, begins, ends) = (sent.clone(), begun.clone(), ended.clone());
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                begins.fetch_add(1, SeqCst);
+                let (sent, ended) = (of_all.clone(), ends.clone());
+                tokio::spawn(async move {
+                    let mut builder = h2::server::Builder::new();
+                    let mut connection = builder.initial_window_size(window).handshake(socket).await.unwrap();
+                    while let Some(Ok((request, respond))) = connection.accept().await {
+                        tokio::spawn(answer(request, respond, sent.clone()));
+                    }
+                    ended.fetch_add(1, SeqCst);
+                });
+            }
+        });
+        Self { address, sent, begun, ended }
+    }
+
+    async fn behind(&self) -> TestApp {
+        let address = self.address;
+        TestApp::start(&format!(
+            "[services.shop]\nmatch = [{{ path = \"/\" }}]\nbaseline = \"1\"\n\
+             [services.shop.versions.1]\nendpoints = [\"{address}\"]\nhttp2 = true\n"
+        ))
+        .await
+    }
+}
+
+async fn answer(request: http::Request<h2::RecvStream>, mut respond: SendResponse<Bytes>, sent: Arc<AtomicU64>) {
+    let path = request.uri().path();
+    if path == "/deaf" {
+        std::future::pending::<()>().await;
+    }
+    let mut body = respond.send_response(http::Response::new(()), path != "/small").unwrap();
+    while path == "/small" {
+        body.reserve_capacity(MESSAGE.len());
+        while body.capacity() < MESSAGE.len() {
+            let Some(Ok(_)) = std::future::poll_fn(|cx| body.poll_capacity(cx)).await else { return };
+        }
+        if body.send_data(Bytes::from_static(MESSAGE), false).is_err() {
+            return;
+        }
+        sent.fetch_add(1, SeqCst);
+    }
+}
+
+/// A client that takes nothing of any answer's body.
+async fn connect(app: &TestApp) -> TcpStream {
+    let mut stream = TcpStream::connect(app.proxy.trim_start_matches("http://")).await.unwrap();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    stream.write_all(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])).await.unwrap();
+    stream
+}
+
+async fn no_failures(app: &TestApp) {
+    let metrics = app.metrics().await;
+    let failed = metrics.lines().filter(|l| l.starts_with("switchback_request_failures_total{") && !l.ends_with(" 0"));
+    assert_eq!(failed.collect::<Vec<_>>(), Vec::<&str>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_of_small_messages_that_nobody_reads_yet_is_kept() {
+    let version = Version::start(0).await;
+    let app = version.behind().await;
+    let mut stream = connect(&app).await;
+    let burst = frame(DATA, 0, 1, MESSAGE).repeat(6_000);
+    stream.write_all(&[head(1, false, POST, "/deaf"), burst, frame(PING, 0, 0, &[7; 8])].concat()).await.unwrap();
+    let answered = async {
+        loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.unwrap();
+            let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+            stream.read_exact(&mut payload).await.unwrap();
+            assert_ne!(head[3], GOAWAY, "{}", String::from_utf8_lossy(&payload));
+            if (head[3], head[4]) == (PING, 1) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), answered).await.expect("the ping is answered");
+    no_failures(&app).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_that_stop_do_no_harm_beside_them() {
+    const READERS: u64 = 6;
+    let version = Version::start(65_535).await;
+    let app = version.behind().await;
+    // Whoever comes while there is no connection yet gets one of its own.
+    assert_eq!(app.client.get(&app.proxy).send().await.unwrap().status(), 200);
+    let mut stream = connect(&app).await;
+    for n in 0..READERS as u32 {
+        stream.write_all(&head(2 * n + 1, true, GET, "/small")).await.unwrap();
+    }
+    // All that a stream may send ahead.
+    let most = READERS * (256 << 10) / MESSAGE.len() as u64;
+    until("the readers to be full", Duration::from_secs(30), || async {
+        assert_eq!(version.ended.load(SeqCst), 0, "the connection that they share is closed");
+        version.sent.load(SeqCst) >= most - 10
+    })
+    .await;
+    assert_eq!(app.client.get(&app.proxy).send().await.unwrap().status(), 200);
+    assert_eq!((version.begun.load(SeqCst), version.ended.load(SeqCst)), (1, 0));
+    no_failures(&app).await;
+}
