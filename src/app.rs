@@ -117,8 +117,13 @@ impl App {
             metrics: metrics.clone(),
             clock,
         };
-        let rollouts =
-            RolloutParts { control: control.clone(), metrics: metrics.clone(), caller: Caller::new()?, clock };
+        let rollouts = RolloutParts {
+            control: control.clone(),
+            tallies: tallies.clone(),
+            metrics: metrics.clone(),
+            caller: Caller::new()?,
+            clock,
+        };
         let tasks = vec![
             tokio::spawn(keeper.run()),
             tokio::spawn(streams.run()),

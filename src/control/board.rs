@@ -125,7 +125,7 @@ impl Board {
         reports.iter().filter(|(k, _)| k.service == *service && k.canary == *canary).for_each(|(_, r)| look(r));
     }
 
-    /// Requests of users failed on a version; those that were rescued did not fail for their users.
+    /// Requests failed on a version, those that were rescued included.
     pub fn add_failed(&self, service: &ServiceName, version: &VersionName, count: u64) {
         *held(&self.failed).entry((service.clone(), version.clone())).or_default() += count;
     }

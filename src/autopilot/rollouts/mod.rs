@@ -18,10 +18,13 @@ use tokio::task::JoinHandle;
 use self::metrics::RolloutMetrics;
 use self::watched::Watched;
 use crate::control::{Control, SubmitError, View};
-use crate::model::{Author, Change, ChangeRequest, LiveRollout, RolloutCommand, RolloutId, Scope};
-use crate::planning::{Next, Situation, StageEvidence, Waiting, plan};
+use crate::model::{
+    Author, Change, ChangeRequest, Freeze, LiveRollout, RolloutCommand, RolloutId, Schedule, Scope, ServiceName,
+    VersionName,
+};
+use crate::planning::{Next, Opening, Situation, StageEvidence, WaitFor, Waiting, open, plan};
 use crate::proxy::Clock;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Rescue, Tallies};
 use crate::webhook::Caller;
 
 /// How often rollouts are looked at when nothing else wakes the task.
@@ -31,6 +34,8 @@ const TICK: Duration = Duration::from_millis(100);
 pub struct RolloutParts {
     /// The door to the state.
     pub control: Control,
+    /// Where requests are counted.
+    pub tallies: Arc<Tallies>,
     /// Metric families.
     pub metrics: Arc<Metrics>,
     /// Asks the gates.
@@ -56,6 +61,7 @@ enum Report {
 
 struct Rollouts {
     control: Control,
+    tallies: Arc<Tallies>,
     caller: Caller,
     clock: Clock,
     metrics: RolloutMetrics,
@@ -70,8 +76,8 @@ impl Rollouts {
     fn new(parts: RolloutParts) -> Self {
         let (report, reports) = mpsc::unbounded_channel();
         let metrics = RolloutMetrics::new(parts.metrics.registry());
-        let (control, caller, clock) = (parts.control, parts.caller, parts.clock);
-        Self { control, caller, clock, metrics, watched: HashMap::new(), shown: 0, reports, report }
+        let RolloutParts { control, tallies, caller, clock, .. } = parts;
+        Self { control, tallies, caller, clock, metrics, watched: HashMap::new(), shown: 0, reports, report }
     }
 
     async fn run(mut self) {
@@ -142,7 +148,7 @@ impl Rollouts {
     fn look_at(&mut self, view: &View, live: &Arc<LiveRollout>, now_ms: u64) {
         let rollout = &live.rollout;
         let Some(service) = view.state.service(rollout.service.as_str()) else { return };
-        let failed = self.control.board().failed(&rollout.service, &rollout.spec.to);
+        let failed = self.failed(&rollout.service, &rollout.spec.to);
         let watched = self.watched.entry(rollout.id.clone()).or_insert_with(|| Watched::new(rollout, now_ms, failed));
         watched.follow(rollout, now_ms, failed);
         if watched.pending {
@@ -151,16 +157,17 @@ impl Rollouts {
         let evidence = gathered(&self.control, live, watched, now_ms, failed);
         self.poll_holds(live, now_ms);
         let Some(watched) = self.watched.get(&rollout.id) else { return };
+        let wall_ms = wall_ms();
         let situation = Situation {
             live,
             service,
             evidence: &evidence,
-            frozen: None,
-            closed: None,
+            frozen: view.state.freeze_at(wall_ms).map(frozen),
+            closed: closed(&[&rollout.spec.schedule], wall_ms),
             closed_tenants: &|_: &Scope| false,
             asked: &watched.asked,
             held_by_gate: watched.held_by_gate(rollout),
-            now_ms: wall_ms(),
+            now_ms: wall_ms,
         };
         let next = plan(&situation);
         self.put_waiting(&rollout.id, &next);
@@ -173,12 +180,22 @@ impl Rollouts {
         }
     }
 
+    /// Requests that failed on a version for their users: those that were rescued did not.
+    fn failed(&self, service: &ServiceName, version: &VersionName) -> u64 {
+        let tally = self.tallies.service(service);
+        let detours = tally.detours();
+        let rescued: u64 = detours
+            .iter()
+            .filter(|(from, _, _)| from == version)
+            .map(|(_, _, counts)| counts.rescues(Rescue::Saved))
+            .sum();
+        self.control.board().failed(service, version).saturating_sub(rescued)
+    }
+
     fn put_waiting(&self, id: &RolloutId, next: &Next) {
         let waiting = match next {
             Next::Wait(waiting) => Some(waiting.clone()),
-            Next::Ask(question) => {
-                Some(Waiting::new(crate::planning::WaitFor::Gate, format!("gate {} is asked", question.gate.name)))
-            }
+            Next::Ask(question) => Some(Waiting::new(WaitFor::Gate, format!("gate {} is asked", question.gate.name))),
             Next::Do { .. } => None,
         };
         self.control.board().put_waiting(id, waiting);
@@ -257,6 +274,21 @@ fn gathered(control: &Control, live: &LiveRollout, watched: &Watched, now_ms: u6
         });
     }
     evidence
+}
+
+fn frozen(freeze: &Freeze) -> Waiting {
+    let waiting = Waiting::new(WaitFor::Freeze, format!("frozen by {}: {}", freeze.author, freeze.reason));
+    freeze.until_ms.into_iter().fold(waiting, Waiting::until)
+}
+
+/// Why nothing may move now, unless all schedules allow it.
+fn closed(schedules: &[&Schedule], now_ms: u64) -> Option<Waiting> {
+    if schedules.iter().all(|schedule| schedule.windows.is_empty()) {
+        return None;
+    }
+    let Opening::Closed { opens_ms } = open(schedules, &[], now_ms) else { return None };
+    let waiting = Waiting::new(WaitFor::Window, "outside the days and hours in which it may move");
+    Some(opens_ms.into_iter().fold(waiting, Waiting::until))
 }
 
 /// Milliseconds since the Unix epoch.

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::names::{GroupName, VersionName};
+use crate::model::schedule::Schedule;
 use crate::model::share::BasisPoints;
 
 /// The plan of a rollout, as it was started. Times in milliseconds.
@@ -50,6 +51,9 @@ pub struct RolloutSpec {
     /// Not before this time, in milliseconds since the Unix epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_at_ms: Option<u64>,
+    /// Days and hours in which it may begin, and in which steps may take effect.
+    #[serde(default, skip_serializing_if = "is_always")]
+    pub schedule: Schedule,
     /// Who is asked on the way.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gates: Vec<Gate>,
@@ -58,6 +62,10 @@ pub struct RolloutSpec {
     /// Versions to go on to when this rollout is complete, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub then: Vec<VersionName>,
+}
+
+fn is_always(schedule: &Schedule) -> bool {
+    schedule.windows.is_empty()
 }
 
 /// Whose traffic a rollout moves.
@@ -313,6 +321,7 @@ pub(crate) mod tests {
             back: Vec::new(),
             back_every_ms: 0,
             start_at_ms: None,
+            schedule: Schedule::default(),
             gates: Vec::new(),
             keep_warm_ms: 0,
             then: Vec::new(),
