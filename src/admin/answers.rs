@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::maintenance::MaintenanceAnswer;
 use crate::config::version_to_json;
 use crate::model::{
-    Author, Disabled, Event, EventKind, GroupName, Hold, Maintenance, RolledBack, Scope, ServiceName, ServiceState,
+    Author, Disabled, Event, EventKind, GroupName, Hold, Maintenance, RolledBack, RolloutId, Scope, ServiceName, ServiceState,
     Split, TenantName, VersionName, VersionSpec, Weights,
 };
 
@@ -103,6 +103,10 @@ pub(super) struct EventAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub group: Option<GroupName>,
+    /// Rollout concerned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub rollout: Option<RolloutId>,
     /// Version concerned.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
@@ -179,6 +183,7 @@ impl EventAnswer {
             service: event.service.clone(),
             tenant: event.tenant.clone(),
             group: event.group.clone(),
+            rollout: event.rollout.clone(),
             version: event.version.clone(),
             author: event.author.clone(),
             reason: Some(event.reason.clone()).filter(|r| !r.is_empty()),

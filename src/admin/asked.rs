@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -15,7 +16,7 @@ use super::parameters::{Names, Parameters};
 use super::precondition::{Conditions, tagged};
 use super::problem::Problem;
 use crate::control::Receipt;
-use crate::model::{Change, ChangeRequest, EventKind, Scope, scope_of};
+use crate::model::{Change, ChangeRequest, EventKind, Scope, ServiceName, scope_of};
 
 /// The longest reason in characters.
 const MAX_REASON: usize = 1_000;
@@ -61,25 +62,47 @@ impl FromRequestParts<Cx> for Asked {
 
     async fn from_request_parts(parts: &mut Parts, cx: &Cx) -> Result<Self, Problem> {
         let names = Names::from_request_parts(parts, cx).await?;
-        let parameters = Parameters::from_request_parts(parts, cx).await?.only(&["dry_run", "reason"], &[])?;
+        let parameters = Parameters::from_request_parts(parts, cx).await?;
         // The route's own middleware puts the caller there; without it nobody may change anything.
         let caller = parts.extensions.get::<Caller>().cloned();
         let caller = caller.ok_or_else(|| {
             Problem::new(axum::http::StatusCode::UNAUTHORIZED, "unauthorized", "nobody asked who you are")
         })?;
-        Ok(Self {
-            found: Found::service(cx, &names.service()?)?,
-            names,
-            cx: cx.clone(),
-            caller,
-            conditions: Conditions::read(&parts.headers)?,
-            dry_run: parameters.flag("dry_run")?,
-            reason: parameters.text("reason").map(str::to_owned),
-        })
+        // A rollout belongs to a service.
+        let service = match names.text("id") {
+            "" => names.service()?,
+            _ => super::rollouts::find(cx, &names.rollout()?)?.rollout.service.clone(),
+        };
+        Ok(Self { names, ..Self::new(cx, caller, &parts.headers, parameters, &service)? })
     }
 }
 
 impl Asked {
+    /// A change of this service.
+    pub(super) fn new(
+        cx: &Cx,
+        caller: Caller,
+        headers: &HeaderMap,
+        parameters: Parameters,
+        service: &ServiceName,
+    ) -> Result<Self, Problem> {
+        let parameters = parameters.only(&["dry_run", "reason"], &[])?;
+        Ok(Self {
+            found: Found::service(cx, service)?,
+            names: Names::default(),
+            cx: cx.clone(),
+            caller,
+            conditions: Conditions::read(headers)?,
+            dry_run: parameters.flag("dry_run")?,
+            reason: parameters.text("reason").map(str::to_owned),
+        })
+    }
+
+    /// Whether nothing is to be changed.
+    pub(super) fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
     /// Hands the change to the writer and tells what it came to. A reason in the body comes before one in the query.
     pub(super) async fn submit(self, change: Change, reason: Option<String>) -> Result<Response, Problem> {
         let kind = kind_of(&change);
@@ -103,6 +126,9 @@ impl Asked {
 
     /// The revision now of the document that a change writes, 0 when there is none.
     fn document_revision(&self, change: &Change) -> u64 {
+        if let Change::Rollout(id, _) = change {
+            return self.found.view.state.rollouts.get(id).map_or(0, |live| live.rollout.revision);
+        }
         match scope_of(change) {
             Some(Scope::Tenant(tenant)) => self.found.route.tenants.get(tenant).map_or(0, |own| own.revision),
             _ => self.found.live().revision,

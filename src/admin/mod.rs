@@ -29,6 +29,7 @@ mod parameters;
 mod precondition;
 mod problem;
 mod reach;
+mod rollouts;
 mod routes;
 mod serve;
 mod services;

@@ -9,8 +9,8 @@ use super::auth::role_name;
 use super::problem::ProblemBody;
 use super::routes::Route;
 use super::{
-    changes, compare, events, explain, freeze, keys, maintenance, services, shadow, snapshot_diff, snapshots, splits,
-    stats, status, version_tenants, versions,
+    changes, compare, events, explain, freeze, keys, maintenance, rollouts, services, shadow, snapshot_diff, snapshots,
+    splits, stats, status, version_tenants, versions,
 };
 
 #[derive(OpenApi)]
@@ -62,6 +62,18 @@ use super::{
         compare::compare,
         shadow::get_shadow,
         explain::explain_request,
+        rollouts::start_rollout,
+        rollouts::list_rollouts,
+        rollouts::statistics::rollout_statistics,
+        rollouts::get_rollout,
+        rollouts::logs::rollout_logs,
+        rollouts::verbs::pause,
+        rollouts::verbs::resume,
+        rollouts::verbs::promote,
+        rollouts::verbs::abort,
+        rollouts::verbs::retry,
+        rollouts::verbs::undo,
+        rollouts::verbs::rollback_tenant,
         events::list_events,
         freeze::get_freeze,
         freeze::put_freeze,
@@ -82,14 +94,14 @@ const REFUSALS: [(&str, &str); 6] = [
     ("400", "A name, parameter or header cannot be read"),
     ("401", "No token, or one that is not known"),
     ("403", "The token's role is too low, or the request comes from another origin"),
-    ("404", "There is no such service, tenant, group, version, pin, hold, shadow, maintenance, freeze or snapshot"),
+    ("404", "There is no such service, tenant, group, version, pin, hold, shadow, maintenance, freeze, snapshot or rollout"),
     ("421", "The host is not one of the admin API's"),
     ("429", "Too many wrong tokens from this address"),
 ];
 
 /// The same of changes.
 const CHANGE_REFUSALS: [(&str, &str); 6] = [
-    ("409", "Still in use, disabled, or nothing to change"),
+    ("409", "Still in use, disabled, another rollout is running, not possible now, or nothing to change"),
     ("412", "The document changed in between; `current_revision` tells its revision now"),
     ("413", "The body is too large"),
     ("415", "The body is not declared as JSON"),
@@ -157,6 +169,7 @@ fn path_parameter(name: &str) -> Value {
         "group" => "Name of the group",
         "version" => "Name of the version",
         "snapshot" => "Name of the snapshot",
+        "id" => "Name of the rollout",
         "kind" => "`tenant`, `user` or `group`",
         _ => "Name of the tenant, user or group",
     };

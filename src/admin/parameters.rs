@@ -8,10 +8,10 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 
 use super::problem::{Problem, did_you_mean, echo};
-use crate::model::{GroupName, NameError, ServiceName, TenantName, UserName, VersionName};
+use crate::model::{GroupName, NameError, RolloutId, ServiceName, TenantName, UserName, VersionName};
 
 /// The names in the path of a request.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Names(Vec<(String, String)>);
 
 impl<S: Send + Sync> FromRequestParts<S> for Names {
@@ -53,6 +53,11 @@ impl Names {
     /// `{group}`.
     pub(super) fn group(&self) -> Result<GroupName, Problem> {
         self.name("group")
+    }
+
+    /// `{id}` as a rollout.
+    pub(super) fn rollout(&self) -> Result<RolloutId, Problem> {
+        self.name("id")
     }
 
     /// `{name}` as a tenant.

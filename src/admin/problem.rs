@@ -89,6 +89,12 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not_found", detail)
     }
 
+    /// What went wrong this time.
+    #[cfg(test)]
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// Names one more field that is wrong.
     pub(super) fn field(mut self, field: &str, message: impl Into<String>) -> Self {
         self.errors.push(FieldError { field: field.to_owned(), message: message.into() });

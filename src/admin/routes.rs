@@ -10,8 +10,8 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 use super::context::{Cx, Shared};
 use super::problem::Problem;
 use super::{
-    AdminParts, auth, changes, compare, events, explain, freeze, guard, keys, maintenance, openapi, services, shadow,
-    snapshot_diff, snapshots, splits, stats, status, version_tenants, versions,
+    AdminParts, auth, changes, compare, events, explain, freeze, guard, keys, maintenance, openapi, rollouts, services,
+    shadow, snapshot_diff, snapshots, splits, stats, status, version_tenants, versions,
 };
 use crate::config::Role;
 
@@ -67,6 +67,7 @@ pub(super) fn table() -> Vec<Route> {
     ];
     all.extend(reading());
     all.extend(changing());
+    all.extend(leading());
     all
 }
 
@@ -87,6 +88,10 @@ fn reading() -> Vec<Route> {
         read("/v1/services/{service}/compare", get(compare::compare)),
         read("/v1/services/{service}/shadow", get(shadow::get_shadow)),
         read("/v1/services/{service}/explain", get(explain::explain_request)),
+        read("/v1/rollouts", get(rollouts::list_rollouts)),
+        read("/v1/rollouts/statistics", get(rollouts::statistics::rollout_statistics)),
+        read("/v1/rollouts/{id}", get(rollouts::get_rollout)),
+        read("/v1/rollouts/{id}/logs", get(rollouts::logs::rollout_logs)),
         read("/v1/events", get(events::list_events)),
         read(FREEZE, get(freeze::get_freeze)),
         read(SNAPSHOTS, get(snapshots::list_snapshots)),
@@ -128,5 +133,20 @@ fn changing() -> Vec<Route> {
         administer(delete_, "/v1/services/{service}/versions/{version}", delete(versions::delete_version)),
         administer(post_.clone(), "/v1/keys/rotate", post(keys::rotate_keys)),
         administer(post_, "/v1/reload", post(status::reload)),
+    ]
+}
+
+/// What people do with rollouts.
+fn leading() -> Vec<Route> {
+    let lead = |path, handler| Route { method: Method::POST, path, role: Some(Role::Operator), handler };
+    vec![
+        lead("/v1/rollouts", post(rollouts::start_rollout)),
+        lead("/v1/rollouts/{id}/pause", post(rollouts::verbs::pause)),
+        lead("/v1/rollouts/{id}/resume", post(rollouts::verbs::resume)),
+        lead("/v1/rollouts/{id}/promote", post(rollouts::verbs::promote)),
+        lead("/v1/rollouts/{id}/abort", post(rollouts::verbs::abort)),
+        lead("/v1/rollouts/{id}/retry", post(rollouts::verbs::retry)),
+        lead("/v1/rollouts/{id}/undo", post(rollouts::verbs::undo)),
+        lead("/v1/rollouts/{id}/tenants/{tenant}/rollback", post(rollouts::verbs::rollback_tenant)),
     ]
 }

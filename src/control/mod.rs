@@ -27,7 +27,7 @@ pub use reload::ReloadReport;
 pub use start::{Parts, Started, start};
 
 use crate::config::Settings;
-use crate::model::{Author, ChangeRequest, Event, EventQuery, GlobalRequest, State};
+use crate::model::{Author, ChangeRequest, Document, DocumentKey, Event, EventQuery, GlobalRequest, State};
 use crate::routing::Routes;
 use crate::store::{Store, StoreError};
 
@@ -154,6 +154,14 @@ impl Control {
     /// [`StoreError`] when the history cannot be read.
     pub async fn events(&self, query: EventQuery) -> Result<Vec<Event>, StoreError> {
         self.store.events(query).await
+    }
+
+    /// A document that is kept beside the state.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub async fn document(&self, key: &DocumentKey) -> Result<Option<Document>, StoreError> {
+        self.store.get(key).await
     }
 
     /// Events from now on.

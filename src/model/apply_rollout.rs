@@ -98,6 +98,7 @@ impl Next<'_> {
             spec: Arc::new(spec.clone()),
             author: self.request.author.clone(),
             reason: self.request.reason.clone(),
+            first_event: self.next_event,
             created_ms: self.now_ms,
             started_ms: None,
             ended_ms: None,

@@ -54,8 +54,8 @@ pub use restore::{Restore, ServiceRestore, SplitStep, Withheld};
 #[cfg(test)]
 pub(crate) use rollout::plan as plan_of;
 pub use rollout::{
-    BlastRadius, Counts, Gate, GateAt, GateRecord, GoingBack, Input, OnInsufficient, Order, Pause, PauseKind, Phase,
-    Rollout, RolloutSpec, SpecError, Stage, Step, Target, Tolerance, Unit, UnitStatus, Units,
+    BlastRadius, Counts, Gate, GateAt, GateRecord, GoingBack, Input, OnInsufficient, Order, PAGE, Pause, PauseKind,
+    Phase, Rollout, RolloutSpec, SpecError, Stage, Step, Target, Tolerance, Unit, UnitStatus, Units,
 };
 pub use route_pattern::{RoutePattern, RoutePatternError, RouteSegment};
 pub use schedule::{Blackout, NoTime, Schedule, ScheduleError, TimeOfDay, TimeWindow, Weekday, Zone};

@@ -7,10 +7,12 @@ mod calendar;
 mod evidence;
 mod order;
 mod plan;
+mod validate;
 mod waiting;
 
 pub use calendar::{Opening, open};
 pub use evidence::{ScopeEvidence, StageEvidence};
 pub use order::{Candidate, batches};
 pub use plan::{Next, Question, Situation, plan};
+pub use validate::{Check, Facts, PlannedStep, Report, validate};
 pub use waiting::{WaitFor, Waiting};

@@ -33,6 +33,7 @@ impl Case {
             spec: std::sync::Arc::new(RolloutSpec { target: Target::Tenants, ..spec }),
             author: Author::File,
             reason: String::new(),
+            first_event: 1,
             created_ms: 0,
             started_ms: None,
             ended_ms: None,

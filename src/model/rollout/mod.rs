@@ -44,6 +44,8 @@ pub struct Rollout {
     /// Why.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// The event that tells of its start.
+    pub first_event: u64,
     /// When it was asked for, in milliseconds since the Unix epoch, as all times here.
     pub created_ms: u64,
     /// When it began to move.

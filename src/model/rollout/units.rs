@@ -66,6 +66,17 @@ pub enum UnitStatus {
 }
 
 impl UnitStatus {
+    /// Every status.
+    pub const ALL: [Self; 7] = [
+        Self::Pending,
+        Self::InProgress,
+        Self::Completed,
+        Self::RolledBack,
+        Self::Reverted,
+        Self::Excluded,
+        Self::Overridden,
+    ];
+
     /// The name in the API.
     pub fn as_str(self) -> &'static str {
         match self {
