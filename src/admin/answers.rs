@@ -7,8 +7,8 @@ use utoipa::ToSchema;
 use super::maintenance::MaintenanceAnswer;
 use crate::config::version_to_json;
 use crate::model::{
-    Author, Disabled, Event, EventKind, GroupName, Hold, Maintenance, RolledBack, RolloutId, Scope, ServiceName, ServiceState,
-    Split, TenantName, VersionName, VersionSpec, Weights,
+    Author, Disabled, Event, EventKind, GroupName, Hold, Maintenance, RolledBack, RolloutId, Scope, ServiceName,
+    ServiceState, Split, TenantName, VersionName, VersionSpec, Weights,
 };
 
 /// A split in effect.

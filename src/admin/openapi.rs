@@ -94,7 +94,10 @@ const REFUSALS: [(&str, &str); 6] = [
     ("400", "A name, parameter or header cannot be read"),
     ("401", "No token, or one that is not known"),
     ("403", "The token's role is too low, or the request comes from another origin"),
-    ("404", "There is no such service, tenant, group, version, pin, hold, shadow, maintenance, freeze, snapshot or rollout"),
+    (
+        "404",
+        "There is no such service, tenant, group, version, pin, hold, shadow, maintenance, freeze, snapshot or rollout",
+    ),
     ("421", "The host is not one of the admin API's"),
     ("429", "Too many wrong tokens from this address"),
 ];

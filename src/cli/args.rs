@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::global_args::{FreezeArgs, SnapshotVerb, UnfreezeArgs};
+use super::rollout_args::RolloutVerb;
 use super::verb_args::{BaselineArgs, KeysVerb, ReleaseArgs};
 use super::verb_args::{
     CompareArgs, EventsArgs, ExplainArgs, HoldArgs, MaintenanceVerb, PinArgs, RollbackArgs, ServicesVerb, ShadowArgs,
@@ -143,6 +144,9 @@ pub enum Command {
     /// Answer a service's or a tenant's requests with 503 for a while
     #[command(subcommand)]
     Maintenance(MaintenanceVerb),
+    /// Planned moves from one version to another
+    #[command(subcommand)]
+    Rollout(RolloutVerb),
     /// All traffic back to the baseline, at once
     Rollback(RollbackArgs),
     /// Two versions side by side

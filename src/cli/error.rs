@@ -71,6 +71,9 @@ pub enum CliError {
     /// Ctrl-C cannot be watched, or a thread cannot be started.
     #[error("watching cannot begin")]
     Watch(#[source] io::Error),
+    /// What was waited for ended badly, or not in time.
+    #[error("{0}")]
+    EndedBadly(String),
     /// A thread ended with a panic, which has been printed already.
     #[error("watching ended by a mistake in this program")]
     Ended,

@@ -11,6 +11,7 @@ mod error;
 mod global_args;
 mod local;
 mod output;
+mod rollout_args;
 mod serve;
 mod stream;
 mod table;

@@ -8,6 +8,8 @@ mod maintenance;
 mod registry;
 mod reload;
 mod rollback;
+mod rollout;
+mod rollout_view;
 mod services;
 mod shadow;
 mod snapshot;
@@ -46,6 +48,7 @@ pub(super) fn call(command: Command, client: &Client, output: Output) -> Result<
         Command::Snapshot(verb) => snapshot::snapshot(client, output, &verb),
         Command::Baseline(args) => steer::baseline(client, output, &args),
         Command::Maintenance(verb) => maintenance::maintenance(client, output, &verb),
+        Command::Rollout(verb) => rollout::rollout(client, output, &verb),
         Command::Rollback(args) => rollback::rollback(client, output, &args),
         Command::Compare(args) => stats::compare(client, output, &args),
         Command::Shadow(args) => shadow::shadow(client, output, &args),
