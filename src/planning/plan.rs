@@ -16,7 +16,7 @@ use crate::model::{
 const PROVEN_AT: f64 = 2.995_732_273_553_991;
 
 /// The first wait after a gate's failure, doubled with each further one, in milliseconds.
-const GATE_BACKOFF_MS: u64 = 5_000;
+const GATE_BACKOFF_MS: u64 = 2_000;
 
 /// Everything that the next thing depends on.
 pub struct Situation<'a> {

@@ -35,6 +35,8 @@ pub struct Script {
     pub hang: AtomicBool,
     /// Only requests of this tenant fail.
     pub fail_tenant: Mutex<Option<String>>,
+    /// Requests of these tenants fail.
+    pub fail_tenants: Mutex<Vec<String>>,
     /// Paths that begin like this are answered with 404.
     pub missing: Mutex<Vec<String>>,
     /// Bytes by which its answers are larger.
@@ -74,6 +76,7 @@ impl Backend {
             fail_per_10k: AtomicU32::new(0),
             hang: AtomicBool::new(false),
             fail_tenant: Mutex::new(None),
+            fail_tenants: Mutex::default(),
             missing: Mutex::default(),
             size: Mutex::default(),
             requests: AtomicU64::new(0),
@@ -114,7 +117,9 @@ async fn answer(script: Arc<Script>, request: Request) -> Response {
     }
     // A multiplier that is prime to 10 000 spreads the failures evenly over the requests.
     let unlucky = (number * 7_919) % 10_000 < u64::from(script.fail_per_10k.load(SeqCst));
-    let cursed = tenant.is_some() && *script.fail_tenant.lock().unwrap() == tenant;
+    let listed = |tenant: &String| script.fail_tenants.lock().unwrap().contains(tenant);
+    let cursed =
+        tenant.is_some() && *script.fail_tenant.lock().unwrap() == tenant || tenant.as_ref().is_some_and(listed);
     let missing = script.missing.lock().unwrap().iter().any(|path| head.uri.path().starts_with(path.as_str()));
     let status = match (unlucky || cursed, missing) {
         (true, _) => 500,

@@ -1,6 +1,7 @@
 //! Black-box tests: the real app on free ports, real HTTP clients, scripted backends.
 
 mod api;
+mod campaigns;
 mod connections;
 mod deprecation;
 mod endpoint_networks;
@@ -19,6 +20,7 @@ mod limits;
 mod maintenance;
 mod receiver;
 mod rescue;
+mod rollouts;
 mod routes;
 mod sessions;
 mod shadow;
