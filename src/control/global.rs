@@ -1,7 +1,8 @@
 //! Changes of the whole proxy on their way through the one writer, and snapshots between the state and the archive.
 //!
-//! What is large is done before the writer's turn: a snapshot is put into text, and read back from the archive, while
-//! changes and rollbacks go on. The writer only compares and commits.
+//! What is large is done before the writer's turn, while changes and rollbacks go on: a snapshot is put into text and read
+//! back from the archive, and a restore is worked out against the state of that moment. The writer takes that over when
+//! nothing has changed since, and works it out itself otherwise.
 
 use std::sync::Arc;
 
@@ -11,10 +12,10 @@ use tokio::sync::oneshot;
 use super::start::now_ms;
 use super::writer::Writer;
 use super::{Command, Control, Receipt, SubmitError, View};
+use crate::config::Settings;
 use crate::model::{
     Applied, Author, Event, GlobalChange, GlobalRequest, ServiceName, Snapshot, SnapshotName, SnapshotSummary,
 };
-use crate::routing::Routes;
 use crate::store::StoreError;
 
 /// Why a snapshot cannot be read.
@@ -46,6 +47,19 @@ pub enum SnapshotError {
     },
 }
 
+/// A change that was worked out ahead.
+pub(super) struct Prepared {
+    applied: Applied,
+    settings: Arc<Settings>,
+}
+
+impl Prepared {
+    /// Whether neither a change nor a reload came in between.
+    fn fits(&self, view: &View) -> bool {
+        self.applied.commit.expected == view.state.revision && Arc::ptr_eq(&self.settings, &view.settings)
+    }
+}
+
 impl Control {
     /// Makes a change that concerns the whole proxy, or tells what it would do. The answer comes when the change is
     /// durable and in effect here.
@@ -53,10 +67,28 @@ impl Control {
     /// # Errors
     /// [`SubmitError`]; nothing has changed then.
     pub async fn submit_global(&self, request: GlobalRequest, dry_run: bool) -> Result<Receipt, SubmitError> {
+        let (request, prepared) = match &request.change {
+            GlobalChange::RestoreSnapshot { .. } => self.prepare(request).await?,
+            _ => (Box::new(request), None),
+        };
         let (reply, answer) = oneshot::channel();
-        let command = Command::Global { request: Box::new(request), dry_run, reply };
+        let command = Command::Global { request, prepared, dry_run, reply };
         self.commands.send(command).await.map_err(|_| SubmitError::Closed)?;
         answer.await.map_err(|_| SubmitError::Closed)?
+    }
+
+    async fn prepare(
+        &self,
+        request: GlobalRequest,
+    ) -> Result<(Box<GlobalRequest>, Option<Box<Prepared>>), SubmitError> {
+        let view = self.view();
+        let worked_out = tokio::task::spawn_blocking(move || {
+            // The store numbers the events.
+            let applied = view.state.apply_global(&view.settings.structure, &request, 0, now_ms());
+            let settings = view.settings.clone();
+            (Box::new(request), applied.ok().map(|applied| Box::new(Prepared { applied, settings })))
+        });
+        worked_out.await.map_err(|_| SubmitError::Closed)
     }
 
     /// Takes a snapshot of these services, or of all. It shows one revision, with every change that was answered before.
@@ -124,18 +156,19 @@ impl Writer {
     pub(super) async fn submit_global(
         &mut self,
         request: &GlobalRequest,
+        prepared: Option<Box<Prepared>>,
         dry_run: bool,
     ) -> Result<Receipt, SubmitError> {
         let view = self.view.load_full();
         if view.read_only {
             return Err(SubmitError::ReadOnly);
         }
-        match self.attempt_global(&view, request, dry_run).await {
+        match self.attempt_global(&view, request, prepared, dry_run).await {
             // Another process wrote in between, as happens while an upgrade overlaps: look again, once.
             Err(SubmitError::Store(StoreError::Conflict { .. })) => {
                 self.catch_up(&view).await?;
                 let view = self.view.load_full();
-                self.attempt_global(&view, request, dry_run).await
+                self.attempt_global(&view, request, None, dry_run).await
             }
             other => other,
         }
@@ -145,11 +178,16 @@ impl Writer {
         &mut self,
         view: &View,
         request: &GlobalRequest,
+        prepared: Option<Box<Prepared>>,
         dry_run: bool,
     ) -> Result<Receipt, SubmitError> {
         let structure = &view.settings.structure;
-        let mut applied = view.state.apply_global(structure, request, self.next_event, now_ms())?;
-        let routes = Routes::compile(structure, &applied.state, &self.context, Some(&view.routes))?;
+        let mut applied = match prepared.filter(|prepared| prepared.fits(view)) {
+            Some(prepared) => prepared.applied,
+            None => view.state.apply_global(structure, request, self.next_event, now_ms())?,
+        };
+        let touched: Vec<_> = applied.commit.events.iter().filter_map(|event| event.service.as_ref()).collect();
+        let routes = view.routes.with_services(&touched, &applied.state, &self.context)?;
         let mut receipt = Receipt {
             revision: if dry_run { view.state.revision } else { applied.state.revision },
             document_revision: applied.document_revision,

@@ -21,6 +21,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 pub use board::{Board, ComparisonReport, ScopeKey};
 pub use error::{StartError, SubmitError};
+use global::Prepared;
 pub use global::SnapshotError;
 pub use keys::fresh_secret;
 pub use reload::ReloadReport;
@@ -74,12 +75,32 @@ pub struct View {
 
 /// What waits for the writer.
 enum Command {
-    Submit { request: Box<ChangeRequest>, dry_run: bool, reply: oneshot::Sender<Result<Receipt, SubmitError>> },
-    Reload { settings: Box<Settings>, reply: oneshot::Sender<Result<ReloadReport, SubmitError>> },
-    RotateKeys { author: Author, reason: String, reply: oneshot::Sender<Result<Receipt, SubmitError>> },
-    Global { request: Box<GlobalRequest>, dry_run: bool, reply: oneshot::Sender<Result<Receipt, SubmitError>> },
-    Note { event: Box<Event> },
-    Close { reply: oneshot::Sender<()> },
+    Submit {
+        request: Box<ChangeRequest>,
+        dry_run: bool,
+        reply: oneshot::Sender<Result<Receipt, SubmitError>>,
+    },
+    Reload {
+        settings: Box<Settings>,
+        reply: oneshot::Sender<Result<ReloadReport, SubmitError>>,
+    },
+    RotateKeys {
+        author: Author,
+        reason: String,
+        reply: oneshot::Sender<Result<Receipt, SubmitError>>,
+    },
+    Global {
+        request: Box<GlobalRequest>,
+        prepared: Option<Box<Prepared>>,
+        dry_run: bool,
+        reply: oneshot::Sender<Result<Receipt, SubmitError>>,
+    },
+    Note {
+        event: Box<Event>,
+    },
+    Close {
+        reply: oneshot::Sender<()>,
+    },
 }
 
 /// The door to the state. Cheap to clone.

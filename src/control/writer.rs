@@ -127,8 +127,8 @@ impl Writer {
                 let result = self.rotate_keys(author, reason).await;
                 let _nobody_waits = reply.send(result);
             }
-            Command::Global { request, dry_run, reply } => {
-                let result = self.submit_global(&request, dry_run).await;
+            Command::Global { request, prepared, dry_run, reply } => {
+                let result = self.submit_global(&request, prepared, dry_run).await;
                 let _nobody_waits = reply.send(result);
             }
             Command::Note { event } => self.note(*event).await,

@@ -334,8 +334,11 @@ impl<'a> Plan<'a> {
 
     /// The split that a tenant follows now.
     fn of_tenant(&self, tenant: &TenantName) -> &'a Split {
-        let (parent, _) = inherited(self.structure, self.live, &Scope::Tenant(tenant.clone()));
         let own = self.state.tenant(self.spec.name.as_str(), tenant.as_str()).map(|own| &own.split);
+        if let Some(own) = own.filter(|split| split.follows().is_none()) {
+            return own;
+        }
+        let (parent, _) = inherited(self.structure, self.live, &Scope::Tenant(tenant.clone()));
         own.filter(|split| split.lasts_under(parent)).unwrap_or(parent)
     }
 

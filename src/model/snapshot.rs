@@ -17,6 +17,8 @@ use super::state::{Hold, Pins, ServiceState, State, body_of};
 
 /// Tenants in one document of the archive: about half a megabyte, so that no value is too large for a store.
 const PART: usize = 10_000;
+/// What is said of slices that do not cover all buckets.
+const INCOMPLETE: &str = "the slices of a split are not complete";
 
 /// What the list of snapshots tells of one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,16 +164,19 @@ impl Snapshot {
                 read = Some(ServiceSnapshot { baseline, split, groups, pins, hold, tenants: BTreeMap::new() });
             }
             let service = read.as_mut().ok_or("its first part is missing")?;
+            if !part.shapes.iter().all(|slices| SplitSnapshot { salt: 0, slices: slices.clone() }.is_sound()) {
+                return Err(INCOMPLETE.to_owned());
+            }
             for (tenant, shape, salt) in part.tenants {
                 let slices = part.shapes.get(shape).ok_or("a tenant has slices that are not there")?.clone();
                 service.tenants.insert(tenant, SplitSnapshot { salt, slices });
             }
         }
         let service = read.ok_or("it is empty")?;
-        let tenants = service.tenants.values().all(SplitSnapshot::is_sound);
-        match tenants && service.groups.values().chain([&service.split]).all(SplitSnapshot::is_sound) {
+        let sound = service.groups.values().chain([&service.split]).all(SplitSnapshot::is_sound);
+        match sound {
             true => Ok(service),
-            false => Err("the slices of a split are not complete".to_owned()),
+            false => Err(INCOMPLETE.to_owned()),
         }
     }
 }

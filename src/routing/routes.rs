@@ -191,9 +191,22 @@ impl Routes {
     /// # Errors
     /// [`CompileError`] names what does not fit together.
     pub fn with_service(&self, service: &ServiceName, state: &State, context: &Context) -> Result<Self, CompileError> {
+        self.with_services(&[service], state, context)
+    }
+
+    /// The same for a change that touched several services, or none.
+    ///
+    /// # Errors
+    /// [`CompileError`] names what does not fit together.
+    pub fn with_services(
+        &self,
+        touched: &[&ServiceName],
+        state: &State,
+        context: &Context,
+    ) -> Result<Self, CompileError> {
         let mut services = self.services.clone();
         for route in &mut services {
-            if route.spec.name == *service {
+            if touched.contains(&&route.spec.name) {
                 *route = Arc::new(ServiceRoute::compile(&route.spec, state, context, Some(route))?);
             }
         }
