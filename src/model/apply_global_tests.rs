@@ -352,6 +352,20 @@ fn a_brake_is_neither_taken_along_nor_ended_by_what_is_the_same() {
 }
 
 #[test]
+fn a_service_whose_rollout_is_running_stays_with_it() {
+    let mut house = House::new();
+    let snapshot = house.takes("monday");
+    house.does(set(Scope::Service, "1=100"));
+    let (spec, batches, left) = (crate::model::rollout::plan(&[10, 100]), vec![vec![Scope::Service]], Vec::new());
+    house.does(Change::StartRollout(Box::new(crate::model::NewRollout { spec, batches, left })));
+    house.restores(&snapshot, false);
+    house.does(Change::SetHold);
+    let error = house.global(restore("monday", &snapshot, None, false)).unwrap_err();
+    assert!(matches!(error, ChangeError::Running { .. }), "what would change is the rollout's: {error}");
+    house.global(restore("monday", &snapshot, Some(vec![service("web")]), false)).unwrap();
+}
+
+#[test]
 fn many_tenants_go_back_in_one_commit() {
     let mut house = House::new();
     let names: Vec<_> = (0..3_000).map(|n| format!("t{n}")).collect();

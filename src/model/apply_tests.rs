@@ -435,6 +435,7 @@ mod each_change {
 #[path = "apply_operations_tests.rs"]
 mod operations;
 
+#[cfg(test)]
 #[path = "apply_global_tests.rs"]
 mod global;
 
