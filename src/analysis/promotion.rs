@@ -22,10 +22,18 @@ pub struct Promoter {
     log_at: f64,
     components: usize,
     bets: [f64; MAX_COMPONENTS],
-    capital: [f64; MAX_COMPONENTS],
+    capital: [f64; 2 * MAX_COMPONENTS],
+    /// Whether the second half of the capital plays; known from the first batch on.
+    cautious: Option<bool>,
     #[serde(skip)]
-    cached: Option<(f64, [Bet; MAX_COMPONENTS])>,
+    cached: Option<(f64, [Bet; 2 * MAX_COMPONENTS])>,
 }
+
+/// Above this share the stakes are too high for events that are not rare: a bad event on the canary, of which there are
+/// many, costs more than one on the baseline, of which there are few, can win back. Half of the capital then plays with
+/// stakes that are smaller by the odds of the baseline. At and below it everything is as in section 2.5, whose study ends
+/// at this share.
+const CAUTIOUS_ABOVE: f64 = 0.5;
 
 impl Promoter {
     /// With the margin, the stakes and the threshold of the parameters.
@@ -42,7 +50,8 @@ impl Promoter {
             log_at: parameters.promote_at.ln(),
             components,
             bets,
-            capital: [-(components as f64).ln(); MAX_COMPONENTS],
+            capital: [-(components as f64).ln(); 2 * MAX_COMPONENTS],
+            cautious: None,
             cached: None,
         }
     }
@@ -56,16 +65,28 @@ impl Promoter {
         if !is_coin(share) {
             return;
         }
+        if self.cautious.is_none() {
+            let cautious = share > CAUTIOUS_ABOVE;
+            self.cautious = Some(cautious);
+            let parts = if cautious { 2.0 } else { 1.0 } * self.components as f64;
+            self.capital = [-parts.ln(); 2 * MAX_COMPONENTS];
+        }
         let bets = *self.bets_at(share);
-        for (capital, bet) in self.capital.iter_mut().zip(&bets).take(self.components) {
+        let playing = self.playing();
+        for (capital, bet) in self.capital.iter_mut().zip(&bets).take(playing) {
             *capital += bet.log_factor(counts);
         }
+    }
+
+    /// How many components play.
+    fn playing(&self) -> usize {
+        if self.cautious == Some(true) { 2 * self.components } else { self.components }
     }
 
     /// The evidence for the canary, as a logarithm; 0 at the start.
     #[must_use]
     pub fn log_evidence(&self) -> f64 {
-        log_sum(self.capital[..self.components].iter().copied())
+        log_sum(self.capital[..self.playing()].iter().copied())
     }
 
     /// Whether the evidence is enough.
@@ -74,12 +95,20 @@ impl Promoter {
         self.log_evidence() >= self.log_at
     }
 
-    fn bets_at(&mut self, share: f64) -> &[Bet; MAX_COMPONENTS] {
+    /// The bets of the stakes as they are, and behind them those of the cautious ones.
+    fn bets_at(&mut self, share: f64) -> &[Bet; 2 * MAX_COMPONENTS] {
         if self.cached.is_some_and(|(cached, _)| cached != share) {
             self.cached = None;
         }
-        let (etas, rho, delta) = (self.bets, self.rho, self.delta);
-        let (_, bets) = self.cached.get_or_insert_with(|| (share, etas.map(|eta| bet(-eta, share, rho, delta))));
+        let (etas, components, rho, delta) = (self.bets, self.components, self.rho, self.delta);
+        let odds = ((1.0 - share) / share).min(1.0);
+        let (_, bets) = self.cached.get_or_insert_with(|| {
+            let stake = |i: usize| match i.checked_sub(components) {
+                None => etas[i],
+                Some(i) => etas.get(i).map_or(0.0, |eta| eta * odds),
+            };
+            (share, std::array::from_fn(|i| bet(-stake(i), share, rho, delta)))
+        });
         bets
     }
 }
@@ -97,6 +126,39 @@ mod tests {
             needed += 1;
         }
         assert!((860..880).contains(&needed), "{needed}");
+    }
+
+    /// Counts of 10,000 requests of which one in ten is bad on either version.
+    fn alike(share: f64) -> SignalCounts {
+        let canary = (10_000.0 * share).round() as u64;
+        let baseline = 10_000 - canary;
+        SignalCounts::new(baseline, baseline / 10, canary, canary / 10)
+    }
+
+    #[test]
+    fn frequent_events_are_proof_at_large_shares_too() {
+        for share in [0.6, 0.9, 0.95] {
+            let mut promoter = Promoter::new(&Parameters::default());
+            promoter.add(share, &alike(share));
+            promoter.add(share, &alike(share));
+            assert!(promoter.is_ready(), "{share}: {}", promoter.log_evidence());
+        }
+    }
+
+    #[test]
+    fn at_large_shares_the_capital_is_still_fair_at_the_margin() {
+        // The mean factor of one request at the margin, over all components: never above 1.
+        let (share, old) = (0.95, 0.1);
+        let new = 1.5 * old + 0.005;
+        let after = |counts: SignalCounts| {
+            let mut promoter = Promoter::new(&Parameters::default());
+            promoter.add(share, &counts);
+            promoter.log_evidence().exp()
+        };
+        let (bad, good) = (after(SignalCounts::new(0, 0, 1, 1)), after(SignalCounts::new(0, 0, 1, 0)));
+        let (old_bad, old_good) = (after(SignalCounts::new(1, 1, 0, 0)), after(SignalCounts::new(1, 0, 0, 0)));
+        let mean = share * (new * bad + (1.0 - new) * good) + (1.0 - share) * (old * old_bad + (1.0 - old) * old_good);
+        assert!((mean - 1.0).abs() < 1e-12, "{mean}");
     }
 
     #[test]

@@ -62,7 +62,8 @@ pub(in crate::admin) struct RolloutBody {
     #[serde(default)]
     #[schema(required = false)]
     pub order: OrderBody,
-    /// What happens when a step is neither proven nor refuted after `max_bake`: `hold` (the default), `advance` or `abort`.
+    /// What happens when a step is neither proven nor refuted after `max_bake`: `advance` (the default; nothing may speak
+    /// against it, and there must have been `min_requests`), `hold` or `abort`.
     #[schema(value_type = Option<String>)]
     pub on_insufficient: Option<OnInsufficient>,
     /// Requests that the new version must have answered in a step before `advance` goes on without proof; 100 unless given.
@@ -377,7 +378,10 @@ mod tests {
         let spec = read(json!({})).unwrap();
         assert_eq!((shares(&spec), &spec.target), (vec![10.0, 25.0, 50.0, 100.0], &Target::Service));
         assert_eq!((spec.steps[0].bake_ms, spec.steps[0].max_bake_ms), (300_000, 3_600_000));
-        assert_eq!((spec.from.as_str(), spec.on_insufficient, spec.keep.percent()), ("1", OnInsufficient::Hold, 5.0));
+        assert_eq!(
+            (spec.from.as_str(), spec.on_insufficient, spec.keep.percent()),
+            ("1", OnInsufficient::Advance, 5.0)
+        );
         let batch = read(json!({ "batch": { "size": 50, "delay": "10m" } })).unwrap();
         assert_eq!((shares(&batch), batch.batch, batch.batch_delay_ms), (vec![100.0], Some(50), 600_000));
         assert_eq!(read(json!({ "strategy": "canary" })).unwrap().canary, BasisPoints::new(500));

@@ -113,9 +113,9 @@ pub struct Order {
 #[serde(rename_all = "snake_case")]
 pub enum OnInsufficient {
     /// A person decides.
-    #[default]
     Hold,
-    /// It goes on, and says that nothing was proven.
+    /// It goes on, and says that nothing was proven; but not without [`RolloutSpec::min_requests`].
+    #[default]
     Advance,
     /// All goes back.
     Abort,
