@@ -12,6 +12,7 @@ use super::detour::Detour;
 use super::front::Pace;
 use super::grpc::Call;
 use super::headers::{Origin, Sent};
+use super::last_part::LastPart;
 use super::outcome::AttemptError;
 use super::shadow::Sample;
 use super::streams::Stream;
@@ -77,6 +78,8 @@ pub(super) struct RequestContext {
     pub client_closed: bool,
     /// Whether the answer was whole while the request was not.
     pub whole: bool,
+    /// Set while the last part of the answer has to wait for its end.
+    pub last_part: Option<LastPart>,
     /// Whether the request's body had not ended when it was sent on.
     pub uploading: bool,
     /// Remembered for the shadow, when the request is one to copy.

@@ -27,6 +27,7 @@ use super::grpc;
 use super::headers;
 use super::http1;
 use super::hygiene;
+use super::last_part::LastPart;
 use super::outcome::{self, AttemptError, ErrorKind, Facts, Side};
 use super::path;
 use super::refusal;
@@ -322,6 +323,8 @@ impl ProxyHttp for Gateway {
             self.answered(session, ctx, whole);
         }
         let Some(assigned) = &ctx.assigned else { return Ok(()) };
+        let http2 = assigned.serving(&ctx.detour).spec.http2;
+        ctx.last_part = if http2 { LastPart::of(session.req_header(), response) } else { None };
         // An answer that fits into the socket's buffer cannot wait for the client, so it needs no timer.
         if !http1::fits_buffer(response) {
             session.set_write_timeout(Some(ctx.write_timeout));
@@ -357,12 +360,24 @@ impl ProxyHttp for Gateway {
     fn response_body_filter(
         &self,
         session: &mut Session,
-        _: &mut Option<Bytes>,
+        body: &mut Option<Bytes>,
         end: bool,
         ctx: &mut RequestContext,
     ) -> Result<Option<Duration>> {
         self.answered(session, ctx, end);
+        if let Some(last) = &mut ctx.last_part {
+            last.pass(body, end);
+        }
         Ok(None)
+    }
+
+    async fn response_trailer_filter(
+        &self,
+        _: &mut Session,
+        _: &mut http::HeaderMap,
+        ctx: &mut RequestContext,
+    ) -> Result<Option<Bytes>> {
+        Ok(ctx.last_part.as_mut().and_then(LastPart::rest))
     }
 
     fn fail_to_connect(

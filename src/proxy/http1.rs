@@ -104,7 +104,7 @@ pub(super) fn linger(session: &mut Session) {
 }
 
 /// The declared length of a message's body in bytes.
-fn length(headers: &HeaderMap) -> Option<u64> {
+pub(super) fn length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 

@@ -22,6 +22,7 @@ mod headers;
 mod health;
 mod http1;
 mod hygiene;
+mod last_part;
 mod listen;
 mod maintenance;
 mod outcome;

@@ -1,5 +1,5 @@
-//! Bodies of HTTP/2 that come in many small frames, as streams of gRPC do: whoever does not read for a while costs nobody
-//! else a connection.
+//! Connections of HTTP/2 towards versions last: neither whoever does not read for a while, on a stream of many small frames
+//! as gRPC has them, costs others theirs, nor how an answer ends.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -39,35 +39,40 @@ const POST: u8 = 0x83;
 /// A version that speaks HTTP/2.
 struct Version {
     address: SocketAddr,
-    /// Messages that it has sent, and its connections that have begun and ended.
+    /// Messages that it has sent, streams that were reset before their end, and its connections that have begun and ended.
     sent: Arc<AtomicU64>,
+    resets: Arc<AtomicU64>,
     begun: Arc<AtomicU64>,
     ended: Arc<AtomicU64>,
 }
 
 impl Version {
     /// `window`: how many bytes of each request body it takes. `/small` is answered with messages without end, `/deaf` not
-    /// at all, and everything else with 200.
+    /// at all, `/late` and `/trailers` with a body whose end comes after it, and everything else with 200.
     async fn start(window: u32) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (sent, begun, ended) = <(Arc<AtomicU64>, Arc<AtomicU64>, Arc<AtomicU64>)>::default();
-        let (of_all, begins, ends) = (sent.clone(), begun.clone(), ended.clone());
+        let [sent, resets, begun, ended] = std::array::from_fn(|_| Arc::<AtomicU64>::default());
+        let (of_all, cut, begins, ends) = (sent.clone(), resets.clone(), begun.clone(), ended.clone());
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 begins.fetch_add(1, SeqCst);
-                let (sent, ended) = (of_all.clone(), ends.clone());
+                let (sent, resets, ended) = (of_all.clone(), cut.clone(), ends.clone());
                 tokio::spawn(async move {
                     let mut builder = h2::server::Builder::new();
                     let mut connection = builder.initial_window_size(window).handshake(socket).await.unwrap();
                     while let Some(Ok((request, respond))) = connection.accept().await {
-                        tokio::spawn(answer(request, respond, sent.clone()));
+                        match request.uri().path() {
+                            "/late" => tokio::spawn(end_late(respond, false, resets.clone())),
+                            "/trailers" => tokio::spawn(end_late(respond, true, resets.clone())),
+                            _ => tokio::spawn(answer(request, respond, sent.clone())),
+                        };
                     }
                     ended.fetch_add(1, SeqCst);
                 });
             }
         });
-        Self { address, sent, begun, ended }
+        Self { address, sent, resets, begun, ended }
     }
 
     async fn behind(&self) -> TestApp {
@@ -96,6 +101,22 @@ async fn answer(request: http::Request<h2::RecvStream>, mut respond: SendRespons
         }
         sent.fetch_add(1, SeqCst);
     }
+}
+
+/// All that the length says at once, and the end after a moment in which the stream should not be reset.
+async fn end_late(mut respond: SendResponse<Bytes>, trailers: bool, resets: Arc<AtomicU64>) {
+    let header = http::Response::builder().header("content-length", "5").body(()).unwrap();
+    let mut body = respond.send_response(header, false).unwrap();
+    body.send_data(Bytes::from_static(b"whole"), false).unwrap();
+    let reset = std::future::poll_fn(|cx| body.poll_reset(cx));
+    if tokio::time::timeout(Duration::from_millis(200), reset).await.is_ok() {
+        resets.fetch_add(1, SeqCst);
+        return;
+    }
+    let _gone = match trailers {
+        true => body.send_trailers(http::HeaderMap::from_iter([(http::header::ETAG, "x".parse().unwrap())])),
+        false => body.send_data(Bytes::new(), true),
+    };
 }
 
 /// A client that takes nothing of any answer's body.
@@ -155,5 +176,21 @@ async fn readers_that_stop_do_no_harm_beside_them() {
     .await;
     assert_eq!(app.client.get(&app.proxy).send().await.unwrap().status(), 200);
     assert_eq!((version.begun.load(SeqCst), version.ended.load(SeqCst)), (1, 0));
+    no_failures(&app).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_is_not_reset_when_only_its_end_is_missing() {
+    let version = Version::start(65_535).await;
+    let app = version.behind().await;
+    let http2 = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
+    for client in [&app.client, &http2] {
+        for path in ["late", "trailers", "late"] {
+            let answer = client.get(format!("{}/{path}", app.proxy)).send().await.unwrap();
+            assert_eq!(answer.headers()["content-length"], "5");
+            assert_eq!(answer.text().await.unwrap(), "whole", "{path}");
+        }
+    }
+    assert_eq!(version.resets.load(SeqCst), 0);
     no_failures(&app).await;
 }
