@@ -37,10 +37,10 @@ pub(super) async fn send(
     let bare =
         grpc::shape(session.req_header(), &mut header, message)? || session.req_header().method == http::Method::HEAD;
     session.write_response_header(Box::new(header), bare).await?;
-    if !bare {
-        session.write_response_body(Some(body), true).await?;
-    }
-    Ok(())
+    // Pingora does not end the stream with the header. It would be reset, which clients of gRPC take for having been
+    // cancelled.
+    let body = if bare { Bytes::new() } else { body };
+    session.write_response_body(Some(body), true).await
 }
 
 /// Such an answer as bytes, for a connection that Pingora does not have. The connection ends with it.

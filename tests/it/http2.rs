@@ -325,3 +325,40 @@ async fn what_endpoints_might_refuse_or_read_otherwise_is_refused() {
     }
     is_well(&app, &http2_client()).await;
 }
+
+/// How stream 1 ends: `None` in good order, else with this code.
+async fn end_of_stream(stream: &mut TcpStream) -> Option<u32> {
+    let reading = async {
+        loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.unwrap();
+            let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+            stream.read_exact(&mut payload).await.unwrap();
+            match (head[3], head[8], head[4] & END_STREAM) {
+                (RST_STREAM, 1, _) => return Some(u32::from_be_bytes(payload.try_into().unwrap())),
+                (HEADERS | DATA, 1, 1) => return None,
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), reading).await.expect("the stream ends")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_of_the_proxy_without_a_body_end_their_stream() {
+    let (old, app, address) = start("").await;
+    let ask = |fields: &[(&str, &str)]| {
+        let block: Vec<u8> = fields.iter().flat_map(|(name, value)| field(false, name, value)).collect();
+        [frame(HEADERS, END_HEADERS, 1, &block), frame(DATA, END_STREAM, 1, b"\0\0\0\0\0")].concat()
+    };
+    let target = [(":scheme", "http"), (":path", "/"), (":authority", "a")];
+    let head = ask(&[&[(":method", "HEAD")], &target[..]].concat());
+    let call = ask(&[&[(":method", "POST")], &target[..], &[("content-type", "application/grpc")]].concat());
+    drop(old);
+    until("the version to be gone", Duration::from_secs(5), || async { app.get("/", &[]).await.status == 502 }).await;
+    for (what, bytes) in [("HEAD", head), ("a call", call)] {
+        let mut stream = connect(address).await;
+        stream.write_all(&bytes).await.unwrap();
+        assert_eq!(end_of_stream(&mut stream).await, None, "{what}");
+    }
+}
