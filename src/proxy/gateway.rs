@@ -186,6 +186,9 @@ impl ProxyHttp for Gateway {
     ) -> Result<()> {
         client_side::expect_websocket(session, ctx);
         let Some(assigned) = &ctx.assigned else { return Ok(()) };
+        if assigned.serving(&ctx.detour).spec.http2 {
+            http1::go_on(session, request).await?;
+        }
         let Some(origin) = ctx.origin else { return Ok(()) };
         let host = headers::host_value(session.req_header());
         let distrusted = ctx.distrusted.as_deref().unwrap_or_default();

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Method, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::Result;
@@ -96,6 +96,19 @@ fn tolerate_close(session: &Session, patient: bool) {
 pub(super) fn has_closed(session: &Session, kept: bool) -> bool {
     let told = || matches!(session.as_ref(), ServerSession::H1(h1) if !h1.will_keepalive());
     kept && session.response_written().is_none() && (told() || Link::of(session).is_some_and(Link::is_closed))
+}
+
+/// Tells a client that asked first to go on, before its request goes to an endpoint of HTTP/2: Pingora does not pass on
+/// what such an endpoint says ahead of its answer, and clients would wait for it in vain.
+///
+/// # Errors
+/// The client is gone.
+pub(super) async fn go_on(session: &mut Session, request: &mut RequestHeader) -> Result<()> {
+    let asks = session.req_header().version == Version::HTTP_11 && request.remove_header(&EXPECT).is_some();
+    if asks && session.response_written().is_none() {
+        session.as_mut().write_continue_response().await?;
+    }
+    Ok(())
 }
 
 /// The answer is whole and the request is not: its client may soon stop.
