@@ -5,7 +5,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::kinds::Format;
-use crate::model::{EndpointSpec, GroupName, JsonPath, RoutePattern, ServiceName, TenantName, VersionName};
+use crate::model::{
+    EndpointSpec, EventKind, GroupName, JsonPath, RoutePattern, ServiceName, SigningSecret, TenantName, VersionName,
+};
 
 /// Declares a form by what it allows and the function that reads it.
 macro_rules! form {
@@ -41,6 +43,10 @@ form!(
 );
 form!(TARGET, "a path that begins with \"/\", such as \"/healthz\"", target);
 form!(LINK, "an address such as \"https://docs.example.com/v1\"", link);
+form!(SECRET_LINK, secret "an address such as \"https://hooks.example.com/in\"", link);
+form!(MAILBOX, "an e-mail address such as \"ops@example.com\" or \"Ops <ops@example.com>\"", mailbox);
+form!(SIGNING_SECRET, secret "\"whsec_\" and 24 to 64 bytes in base64", signing_secret);
+form!(EVENT_KIND, "the kind of an event such as \"rollback\" or \"split_set\"", event_kind);
 form!(HEADER, "a header name such as \"x-user-id\"", header);
 form!(COOKIE, "a cookie name such as \"sid\"", cookie);
 form!(HEADER_VALUE, "visible ASCII characters and spaces", header_value);
@@ -293,6 +299,22 @@ pub(super) fn link(text: &str) -> Result<String, String> {
         Some(rest) if !rest.is_empty() && text.len() <= MOST && text.chars().all(fine) => Ok(text.to_owned()),
         _ => Err("is not an http or https address".to_owned()),
     }
+}
+
+/// An address of e-mail, with or without a name before it.
+pub(super) fn mailbox(text: &str) -> Result<String, String> {
+    let read = text.parse::<lettre::message::Mailbox>();
+    read.map(|_| text.to_owned()).map_err(|_| "is not an e-mail address".to_owned())
+}
+
+/// The secret that signs calls.
+pub(super) fn signing_secret(text: &str) -> Result<SigningSecret, String> {
+    text.parse().map_err(|e: crate::model::SigningSecretError| e.to_string())
+}
+
+/// The kind of an event.
+pub(super) fn event_kind(text: &str) -> Result<EventKind, String> {
+    EventKind::parse(text).ok_or_else(|| "is no kind of event".to_owned())
 }
 
 const SIZE_UNITS: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];

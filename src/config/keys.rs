@@ -1,6 +1,7 @@
 //! The table of keys, first half: the process's own settings. The services are in `keys_services`.
 
-use super::formats::{ADDRESS, ADDRESS_OR_OFF, COOKIE_SECRET, FILE, HOST_PORT, NETWORK, SERVICE, SHA256, TEXT};
+use super::formats::{ADDRESS, ADDRESS_OR_OFF, COOKIE_SECRET, FILE, HOST_PORT, LINK, NETWORK, SERVICE, SHA256, TEXT};
+use super::keys_notify::NOTIFY;
 use super::keys_services::{SERVICE_TABLE, TENANTS};
 use super::kinds::{Key, Kind, Table, hours, ms};
 
@@ -14,6 +15,7 @@ pub(super) static FILE_TABLE: Table = Table::new(
         Key::default("metrics", Kind::Table(&METRICS), "{}", "How much is counted by tenant."),
         Key::default("tenants", Kind::Table(&TENANTS), "{}", "How the tenant of a request is found."),
         Key::default("services", Kind::Map(&SERVICE, &Kind::Table(&SERVICE_TABLE)), "{}", "Services by name."),
+        Key::default("notify", Kind::List(&Kind::Table(&NOTIFY), 0), "[]", "Who is told of what happens."),
     ],
 );
 
@@ -224,6 +226,12 @@ static ADMIN: Table = Table::new(
             Kind::List(&Kind::Text(&NETWORK), 0),
             "[]",
             "Networks in which endpoints of registered versions may lie, though loopback, link-local and special addresses are refused.",
+        ),
+        Key::optional(
+            "public_url",
+            Kind::Text(&LINK),
+            "notifications carry no link",
+            "Address at which people reach the dashboard, for the links in notifications.",
         ),
     ],
 );

@@ -9,12 +9,14 @@ mod formats;
 mod guard;
 mod keys;
 mod keys_limits;
+mod keys_notify;
 mod keys_services;
 mod keys_shadow;
 mod kinds;
 mod limits;
 mod maintenance;
 mod mistake;
+mod notify;
 mod process;
 mod schema;
 mod services;
@@ -35,6 +37,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use mistake::{FieldMistake, Mistake, Mistakes};
+pub use notify::{Hidden, NotifyChannel, NotifyTarget, SmtpServer, SmtpTls};
 pub use schema::schema;
 pub use settings::{
     AccessLog, AdminSettings, CertificateFiles, Limits, MetricsSettings, ProxySettings, Role, Settings, StoreSettings,
@@ -203,6 +206,7 @@ fn settings(root: &View<'_>, path: &Path) -> Option<Settings> {
         admin: process::admin(&root.table("admin")),
         store: process::store(&root.table("store")),
         metrics: process::metrics(&root.table("metrics")),
+        notify: notify::targets(root),
         structure: Structure {
             tenants,
             services: services.into_iter().map(|s| s.map(|s| (s.name.clone(), Arc::new(s)))).collect::<Option<_>>()?,

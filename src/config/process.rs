@@ -94,6 +94,7 @@ pub(super) fn admin(view: &View<'_>) -> AdminSettings {
         allowed_hosts: view.read_list("allowed_hosts", formats::host_port),
         body_size: view.size("body_size").unwrap_or(without.body_size),
         endpoint_networks: view.read_list("endpoint_networks", formats::network),
+        public_url: view.read("public_url", formats::link).map(|url| url.trim_end_matches('/').to_owned()),
     };
     distinct_tokens(view);
     let open = settings.listen.filter(|address| !address.ip().to_canonical().is_loopback());

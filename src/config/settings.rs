@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::notify::NotifyTarget;
 use crate::model::{Reach, Structure};
 
 /// Everything that a configuration file says.
@@ -20,6 +21,8 @@ pub struct Settings {
     pub store: StoreSettings,
     /// How much is counted by tenant.
     pub metrics: MetricsSettings,
+    /// Who is told of what happens.
+    pub notify: Vec<NotifyTarget>,
     /// Tenants and services.
     pub structure: Structure,
     /// What is allowed but hardly meant, as `key: why`; worth a line in the log.
@@ -206,6 +209,8 @@ pub struct AdminSettings {
     pub body_size: u64,
     /// Networks in which endpoints of registered versions may lie besides those that are open anyway.
     pub endpoint_networks: Vec<ipnet::IpNet>,
+    /// Where people reach the dashboard, without a slash at the end; stands in notifications.
+    pub public_url: Option<String>,
 }
 
 impl AdminSettings {
@@ -223,6 +228,7 @@ impl Default for AdminSettings {
             allowed_hosts: Vec::new(),
             body_size: 1 << 20,
             endpoint_networks: Vec::new(),
+            public_url: None,
         }
     }
 }

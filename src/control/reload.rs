@@ -39,9 +39,17 @@ pub(super) fn differences(old: &Settings, new: &Settings) -> (Vec<String>, Vec<S
     note(&mut changed, "proxy.limits", a.limits == b.limits);
     note(&mut changed, "proxy.drain_timeout", a.drain_timeout == b.drain_timeout && a.ready_delay == b.ready_delay);
     note(&mut changed, "proxy.cookie_secret", a.cookie_secret == b.cookie_secret);
-    let admin =
-        |s: &Settings| (s.admin.tokens.clone(), s.admin.allowed_hosts.clone(), s.admin.body_size, s.admin.reach());
+    let admin = |s: &Settings| {
+        (
+            s.admin.tokens.clone(),
+            s.admin.allowed_hosts.clone(),
+            s.admin.body_size,
+            s.admin.reach(),
+            s.admin.public_url.clone(),
+        )
+    };
     note(&mut changed, "admin", admin(old) == admin(new));
+    note(&mut changed, "notify", old.notify == new.notify);
     note(&mut changed, "tenants", old.structure.tenants == new.structure.tenants);
     let (a, b) = (&old.structure.services, &new.structure.services);
     for name in a.keys().chain(b.keys().filter(|n| !a.contains_key(*n))) {
