@@ -141,6 +141,8 @@ impl StateCollector {
             |result, n: &std::sync::atomic::AtomicU64| family::RELOADS.sample(&[result], n.load(Relaxed) as f64);
         let refused = state.refused.list();
         let refused = refused.iter().map(|(reason, n)| family::REFUSED.sample(&[reason], *n as f64)).collect();
+        let told = lock(&state.notifications);
+        let told = told.iter().map(|((target, result), n)| family::NOTIFICATIONS.sample(&[target, result], *n as f64));
         let certificates = lock(&state.certificates);
         let ends = certificates.iter().map(|(file, ends_s)| family::CERTIFICATE_EXPIRY.sample(&[file], *ends_s as f64));
         let read = |result, n: &std::sync::atomic::AtomicU64| {
@@ -154,6 +156,7 @@ impl StateCollector {
             single(&family::STORE_UP, f64::from(u8::from(state.store_up.load(Relaxed)))),
             single(&family::CONNECTIONS, state.open_connections.load(Relaxed).max(0) as f64),
             family::REFUSED.with(refused),
+            family::NOTIFICATIONS.with(told.collect()),
             single(&family::LOG_DROPPED, state.log_dropped.load(Relaxed) as f64),
             family::BUILD_INFO.with(vec![family::BUILD_INFO.sample(&[env!("CARGO_PKG_VERSION")], 1.0)]),
         ]

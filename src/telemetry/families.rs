@@ -69,6 +69,8 @@ families! {
     LOG_DROPPED = COUNTER "access_log_dropped_total" []
         "Lines of the access log that were dropped because writing did not keep up or failed.";
     ENDPOINT_UP = GAUGE "endpoint_up" ["service", "version", "endpoint"] "Whether the endpoint is healthy, 1 or 0.";
+    NOTIFICATIONS = COUNTER "notifications_total" ["target", "result"]
+        "Messages by what became of them: sent, failed, dropped (the queue was full), suppressed (told before), and retried attempts.";
     BUILD_INFO = GAUGE "build_info" ["version"] "1, with the version of this program as a label.";
 }
 

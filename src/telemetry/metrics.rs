@@ -44,6 +44,7 @@ pub(super) struct State {
     pub(super) open_connections: Arc<AtomicI64>,
     pub(super) refused: Reasons,
     pub(super) log_dropped: Arc<AtomicU64>,
+    pub(super) notifications: Mutex<BTreeMap<(String, &'static str), u64>>,
 }
 
 /// Counts by reason, without a lock: reasons take places in the order in which they come.
@@ -73,6 +74,7 @@ impl Metrics {
             open_connections: Arc::default(),
             refused: Reasons::default(),
             log_dropped: Arc::default(),
+            notifications: Mutex::default(),
         });
         let registry = Registry::new();
         if let Err(error) = registry.register(Box::new(StateCollector::new(state.clone()))) {
@@ -154,6 +156,16 @@ impl Metrics {
     /// The counter of lines that the access log dropped, for [`AccessLog::start`](super::AccessLog::start).
     pub fn access_log_dropped(&self) -> Arc<AtomicU64> {
         self.state.log_dropped.clone()
+    }
+
+    /// So many messages to a target came to this; 0 makes the series exist.
+    pub fn notifications(&self, target: &str, result: &'static str, n: u64) {
+        *lock(&self.state.notifications).entry((target.to_owned(), result)).or_default() += n;
+    }
+
+    /// A target of notifications is gone, with its series.
+    pub fn forget_notifications(&self, target: &str) {
+        lock(&self.state.notifications).retain(|(name, _), _| name != target);
     }
 
     /// The proxy refused a request. Takes no lock; `reason` is a word from the code, never from a request.
@@ -242,6 +254,24 @@ mod tests {
         )
     }
 
+    fn about_the_process(metrics: &Metrics) {
+        metrics.reload(true);
+        metrics.refused("maintenance");
+        metrics.notifications("team", "sent", 2);
+        metrics.notifications("team", "failed", 0);
+        metrics.set_certificate("site.crt".to_owned(), 1_800_000_000);
+    }
+
+    #[test]
+    fn targets_that_are_gone_take_their_series_with_them() {
+        let metrics = Metrics::new(Arc::new(Tallies::new(10)), 1);
+        about_the_process(&metrics);
+        let line = r#"switchback_notifications_total{target="team",result="sent"} 2"#;
+        assert!(metrics.render().contains(line), "{}", metrics.render());
+        metrics.forget_notifications("team");
+        assert!(!metrics.render().contains("team"));
+    }
+
     #[test]
     fn every_family_is_rendered() {
         let metrics = Metrics::new(Arc::new(Tallies::new(10)), 5);
@@ -256,9 +286,7 @@ mod tests {
         metrics.rollback(&service, "errors");
         metrics.rollback(&service, "the moon");
         metrics.set_evidence(&service, "error", -1.5);
-        metrics.reload(true);
-        metrics.refused("maintenance");
-        metrics.set_certificate("site.crt".to_owned(), 1_800_000_000);
+        about_the_process(&metrics);
         metrics.set_endpoint(&service, &one, "127.0.0.1:9001", false);
         metrics.add_tenant(&service, None, &[]);
         let tally = metrics.state.tallies.service(&service);
