@@ -8,10 +8,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::admin::{self, AdminParts, ProxyStatus, Readiness, Reload, ReloadError};
+use crate::admin::{self, AdminParts, NotifyDoor, ProxyStatus, Readiness, Reload, ReloadError};
 use crate::autopilot::{self, AutopilotParts, RolloutParts};
 use crate::config::{self, Settings};
 use crate::control::{self, Control, ReloadReport, StartError, SubmitError};
+use crate::notify::{self, Notifier, NotifyParts};
 use crate::proxy::{self, Clock, EndpointKeeper, ProxyHandle, ProxyParts, StartProxyError, StreamKeeper};
 use crate::store::{EmbeddedStore, LastGood, Loaded, MemoryStore, Options, Store, StoreError};
 use crate::telemetry::{AccessLog, AccessLogError, LogTarget, Metrics, Tallies, Windows};
@@ -110,26 +111,9 @@ impl App {
             access_log,
             clock,
         })?;
-        let guard = AutopilotParts {
-            control: control.clone(),
-            tallies: tallies.clone(),
-            windows: windows.clone(),
-            metrics: metrics.clone(),
-            clock,
-        };
-        let rollouts = RolloutParts {
-            control: control.clone(),
-            tallies: tallies.clone(),
-            metrics: metrics.clone(),
-            caller: Caller::new()?,
-            clock,
-        };
-        let tasks = vec![
-            tokio::spawn(keeper.run()),
-            tokio::spawn(streams.run()),
-            autopilot::start(guard),
-            autopilot::start_rollouts(rollouts),
-        ];
+        let (notifier, machines) = start_machines(&control, &tallies, &windows, &metrics, clock)?;
+        let mut tasks = vec![tokio::spawn(keeper.run()), tokio::spawn(streams.run())];
+        tasks.extend(machines);
         let phase = Arc::new(AtomicU8::new(STARTING));
         let (stop_admin, _) = watch::channel(false);
         let mut app = Self {
@@ -146,7 +130,7 @@ impl App {
             reload: reload(control.clone(), metrics),
             control,
         };
-        app.start_admin(tallies, windows, clock).await?;
+        app.start_admin(tallies, windows, clock, notifier).await?;
         app.phase.store(READY, Relaxed);
         Ok(app)
     }
@@ -156,6 +140,7 @@ impl App {
         tallies: Arc<Tallies>,
         windows: Arc<Mutex<Windows>>,
         clock: Clock,
+        notifier: Notifier,
     ) -> Result<(), AppError> {
         let Some(address) = self.control.view().settings.admin.listen else { return Ok(()) };
         let failed = |source| AppError::Admin { address, source };
@@ -174,6 +159,7 @@ impl App {
             ready: Arc::new(move || readiness(phase.load(Relaxed))),
             proxy: Arc::new(move || ProxyStatus { listen: proxy_listen.clone(), open_connections: open.load(Relaxed) }),
             reload: self.reload.clone(),
+            notify: notify_door(notifier),
             listen: bound,
             instance: instance(),
             started: jiff::Timestamp::now(),
@@ -269,6 +255,50 @@ fn reload(control: Control, metrics: Arc<Metrics>) -> Reload {
             Ok(control.reload(settings).await?)
         })
     })
+}
+
+/// Starts what acts by itself: who is told, the guard and the rollouts. Nobody must miss what the guard does first.
+fn start_machines(
+    control: &Control,
+    tallies: &Arc<Tallies>,
+    windows: &Arc<Mutex<Windows>>,
+    metrics: &Arc<Metrics>,
+    clock: Clock,
+) -> Result<(Notifier, [JoinHandle<()>; 3]), AppError> {
+    let (notifier, notify) = notify::start(NotifyParts {
+        control: control.clone(),
+        tallies: tallies.clone(),
+        windows: windows.clone(),
+        metrics: metrics.clone(),
+        clock,
+        instance: instance(),
+    });
+    let guard = AutopilotParts {
+        control: control.clone(),
+        tallies: tallies.clone(),
+        windows: windows.clone(),
+        metrics: metrics.clone(),
+        clock,
+    };
+    let rollouts = RolloutParts {
+        control: control.clone(),
+        tallies: tallies.clone(),
+        metrics: metrics.clone(),
+        caller: Caller::new()?,
+        clock,
+    };
+    Ok((notifier, [notify, autopilot::start(guard), autopilot::start_rollouts(rollouts)]))
+}
+
+fn notify_door(notifier: Notifier) -> NotifyDoor {
+    let targets = notifier.clone();
+    NotifyDoor {
+        targets: Arc::new(move || targets.targets()),
+        test: Arc::new(move |name| {
+            let notifier = notifier.clone();
+            Box::pin(async move { notifier.test(name.as_deref()).await })
+        }),
+    }
 }
 
 type Opened = (Arc<dyn Store>, Option<LastGood>, Option<Loaded>);

@@ -11,7 +11,7 @@
 //! 5. [`proxy`] and [`store`]: the data plane; where the state is kept
 //! 6. [`webhook`]: calls to other people's receivers
 //! 7. [`control`]: the one writer
-//! 8. [`admin`] and [`autopilot`]: the API for people; the guard
+//! 8. [`admin`], [`autopilot`] and [`notify`]: the API for people; the guard; who is told of what happens
 //! 9. [`app`]: joins everything
 //! 10. [`cli`]: the command line
 //!
@@ -41,6 +41,7 @@ pub mod control;
 
 pub mod admin;
 pub mod autopilot;
+pub mod notify;
 
 pub mod app;
 

@@ -69,6 +69,14 @@ pub(super) struct RotateBody {
     pub reason: Option<String>,
 }
 
+/// Who gets a test message.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NotifyTestBody {
+    /// Name of the target; all of them without it.
+    pub target: Option<String>,
+}
+
 /// The version to trust.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -24,6 +24,7 @@ mod freeze;
 mod guard;
 mod keys;
 mod maintenance;
+mod notify;
 mod openapi;
 mod parameters;
 mod precondition;
@@ -57,6 +58,7 @@ pub use serve::serve;
 
 use crate::config::Mistakes;
 use crate::control::{Control, ReloadReport, SubmitError};
+use crate::model::{NotifyReport, NotifyTest};
 use crate::telemetry::{Metrics, Tallies, Windows};
 
 /// Reads the configuration file again and puts it into effect.
@@ -80,12 +82,22 @@ pub struct AdminParts {
     pub proxy: Arc<dyn Fn() -> ProxyStatus + Send + Sync>,
     /// Reads the configuration file again.
     pub reload: Reload,
+    /// Who is told of what happens.
+    pub notify: NotifyDoor,
     /// The address that the admin API really listens on. Without tokens it must be on loopback, or nobody is let in.
     pub listen: SocketAddr,
     /// Name of this process among others.
     pub instance: String,
     /// When the process began.
     pub started: jiff::Timestamp,
+}
+
+/// What the API asks of notifications.
+pub struct NotifyDoor {
+    /// The targets and how they fare.
+    pub targets: Arc<dyn Fn() -> Vec<NotifyReport> + Send + Sync>,
+    /// Sends a test message to the target of this name, or to all.
+    pub test: Arc<dyn Fn(Option<String>) -> BoxFuture<'static, Vec<NotifyTest>> + Send + Sync>,
 }
 
 /// Whether the process takes traffic.

@@ -9,8 +9,8 @@ use super::auth::role_name;
 use super::problem::ProblemBody;
 use super::routes::Route;
 use super::{
-    changes, compare, events, explain, freeze, keys, maintenance, rollouts, services, shadow, snapshot_diff, snapshots,
-    splits, stats, status, version_tenants, versions,
+    changes, compare, events, explain, freeze, keys, maintenance, notify, rollouts, services, shadow, snapshot_diff,
+    snapshots, splits, stats, status, version_tenants, versions,
 };
 
 #[derive(OpenApi)]
@@ -84,6 +84,8 @@ use super::{
         snapshots::take_snapshot,
         snapshots::restore_snapshot,
         snapshots::delete_snapshot,
+        notify::get_notify,
+        notify::test_notify,
     ),
     components(schemas(ProblemBody, AuthorSchema))
 )]
@@ -96,7 +98,7 @@ const REFUSALS: [(&str, &str); 6] = [
     ("403", "The token's role is too low, or the request comes from another origin"),
     (
         "404",
-        "There is no such service, tenant, group, version, pin, hold, shadow, maintenance, freeze, snapshot or rollout",
+        "There is no such service, tenant, group, version, pin, hold, shadow, maintenance, freeze, snapshot, rollout or target",
     ),
     ("421", "The host is not one of the admin API's"),
     ("429", "Too many wrong tokens from this address"),

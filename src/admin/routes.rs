@@ -10,8 +10,8 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 use super::context::{Cx, Shared};
 use super::problem::Problem;
 use super::{
-    AdminParts, auth, changes, compare, events, explain, freeze, guard, keys, maintenance, openapi, rollouts, services,
-    shadow, snapshot_diff, snapshots, splits, stats, status, version_tenants, versions,
+    AdminParts, auth, changes, compare, events, explain, freeze, guard, keys, maintenance, notify, openapi, rollouts,
+    services, shadow, snapshot_diff, snapshots, splits, stats, status, version_tenants, versions,
 };
 use crate::config::Role;
 
@@ -97,6 +97,7 @@ fn reading() -> Vec<Route> {
         read(SNAPSHOTS, get(snapshots::list_snapshots)),
         read(SNAPSHOT, get(snapshots::get_snapshot)),
         read("/v1/snapshots/{snapshot}/diff", get(snapshot_diff::diff_snapshot)),
+        read("/v1/notify", get(notify::get_notify)),
     ]
 }
 
@@ -132,6 +133,7 @@ fn changing() -> Vec<Route> {
         administer(put_, "/v1/services/{service}/versions/{version}", put(versions::put_version)),
         administer(delete_, "/v1/services/{service}/versions/{version}", delete(versions::delete_version)),
         administer(post_.clone(), "/v1/keys/rotate", post(keys::rotate_keys)),
+        administer(post_.clone(), "/v1/notify/test", post(notify::test_notify)),
         administer(post_, "/v1/reload", post(status::reload)),
     ]
 }

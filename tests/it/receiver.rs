@@ -4,11 +4,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
+use serde_json::Value;
+
+use crate::harness::until;
 
 /// One call that arrived.
 #[derive(Debug, Clone)]
@@ -16,6 +20,12 @@ pub struct Call {
     pub path: String,
     pub headers: BTreeMap<String, String>,
     pub body: Vec<u8>,
+}
+
+impl Call {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
 }
 
 /// What a receiver does next: status and headers. When nothing is left, it answers 200.
@@ -72,6 +82,12 @@ impl Receiver {
 
     pub fn calls(&self) -> Vec<Call> {
         self.calls.lock().unwrap().clone()
+    }
+
+    /// The calls, once there are at least so many.
+    pub async fn wait_for(&self, count: usize) -> Vec<Call> {
+        until(&format!("{count} calls arrive"), Duration::from_secs(20), async || self.calls().len() >= count).await;
+        self.calls()
     }
 }
 

@@ -7,6 +7,7 @@ mod description;
 mod freeze;
 mod hostile;
 mod keys;
+mod notify;
 mod operations;
 mod reach;
 mod reading;
@@ -142,6 +143,7 @@ impl Api {
             ready: Arc::new(move || ready.lock().unwrap().clone()),
             proxy: Arc::new(|| ProxyStatus { listen: vec!["127.0.0.1:8080".parse().unwrap()], open_connections: 3 }),
             reload,
+            notify: notify::door(),
             listen: listen.parse().unwrap(),
             instance: "test-1".to_owned(),
             started: jiff::Timestamp::now(),
