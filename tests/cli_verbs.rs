@@ -719,6 +719,20 @@ fn watching_the_status_goes_on_until_it_is_interrupted() {
 }
 
 #[test]
+fn a_test_message_that_did_not_arrive_exits_with_1() {
+    let result = |target: &str, ok: bool| json!({"target": target, "ok": ok, "detail": "so it is", "seconds": 0.1});
+    let fake = Fake::with([(
+        "POST /v1/notify/test",
+        json!({"ok": false, "results": [result("team", true), result("mail", false)]}),
+    )]);
+    let ran = fake.run(&["notify", "test", "mail"]);
+    assert_eq!(ran.code, 1);
+    assert_eq!(ran.out, "team: reached, so it is\nmail: not reached, so it is\n");
+    assert!(ran.err.contains("not reached: mail"), "{}", ran.err);
+    assert_eq!(fake.seen()[0].body, json!({"target": "mail"}));
+}
+
+#[test]
 fn a_refusal_shows_every_field_and_exits_with_1() {
     let fake = Fake::new(|seen, _| match seen.header("if-match") {
         Some(_) => problem(

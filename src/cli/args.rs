@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::global_args::{FreezeArgs, SnapshotVerb, UnfreezeArgs};
 use super::rollout_args::RolloutVerb;
-use super::verb_args::{BaselineArgs, KeysVerb, ReleaseArgs};
+use super::verb_args::{BaselineArgs, KeysVerb, NotifyVerb, ReleaseArgs};
 use super::verb_args::{
     CompareArgs, EventsArgs, ExplainArgs, HoldArgs, MaintenanceVerb, PinArgs, RollbackArgs, ServicesVerb, ShadowArgs,
     SplitVerb, StatsArgs, StatusArgs, TenantsVerb, UnpinArgs, VersionsVerb,
@@ -162,6 +162,12 @@ pub enum Command {
     /// Keys that sign the proxy's cookies
     #[command(subcommand)]
     Keys(KeysVerb),
+    /// Who is told of what happens
+    Notify {
+        /// What to do; without it, the list.
+        #[command(subcommand)]
+        verb: Option<NotifyVerb>,
+    },
     /// Make the proxy read its configuration again
     Reload,
     /// Print a script that completes commands in a shell

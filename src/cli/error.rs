@@ -65,6 +65,9 @@ pub enum CliError {
         /// What came instead.
         what: String,
     },
+    /// Test messages did not arrive.
+    #[error("not reached: {}", .0.join(", "))]
+    NotReached(Vec<String>),
     /// The output cannot be written.
     #[error("the output cannot be written")]
     Output(#[from] io::Error),

@@ -388,6 +388,18 @@ pub enum KeysVerb {
     },
 }
 
+/// `notify …`.
+#[derive(Subcommand)]
+pub enum NotifyVerb {
+    /// The targets and how they fare
+    List,
+    /// Send a test message, and say whether it arrived
+    Test {
+        /// Name of the target; without it, all of them
+        target: Option<String>,
+    },
+}
+
 /// `rollback`.
 #[derive(Args)]
 pub struct RollbackArgs {

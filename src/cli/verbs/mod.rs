@@ -5,6 +5,7 @@ mod explain;
 mod freeze;
 mod keys;
 mod maintenance;
+mod notify;
 mod registry;
 mod reload;
 mod rollback;
@@ -56,6 +57,7 @@ pub(super) fn call(command: Command, client: &Client, output: Output) -> Result<
         Command::Explain(args) => explain::explain(client, output, &args),
         Command::Events(args) => events::events(client, output, &args),
         Command::Keys(verb) => keys::keys(client, output, &verb),
+        Command::Notify { verb } => notify::notify(client, output, verb.as_ref()),
         Command::Reload => reload::reload(client, output),
         Command::Serve(_)
         | Command::Check(_)
