@@ -143,12 +143,12 @@ fn leading() -> Vec<Route> {
     let lead = |path, handler| Route { method: Method::POST, path, role: Some(Role::Operator), handler };
     vec![
         lead("/v1/rollouts", post(rollouts::start_rollout)),
-        lead("/v1/rollouts/{id}/pause", post(rollouts::verbs::pause)),
-        lead("/v1/rollouts/{id}/resume", post(rollouts::verbs::resume)),
-        lead("/v1/rollouts/{id}/promote", post(rollouts::verbs::promote)),
-        lead("/v1/rollouts/{id}/abort", post(rollouts::verbs::abort)),
-        lead("/v1/rollouts/{id}/retry", post(rollouts::verbs::retry)),
-        lead("/v1/rollouts/{id}/undo", post(rollouts::verbs::undo)),
-        lead("/v1/rollouts/{id}/tenants/{tenant}/rollback", post(rollouts::verbs::rollback_tenant)),
+        lead("/v1/rollouts/{id}/pause", post(rollouts::verbs::pause_rollout)),
+        lead("/v1/rollouts/{id}/resume", post(rollouts::verbs::resume_rollout)),
+        lead("/v1/rollouts/{id}/promote", post(rollouts::verbs::promote_rollout)),
+        lead("/v1/rollouts/{id}/abort", post(rollouts::verbs::abort_rollout)),
+        lead("/v1/rollouts/{id}/retry", post(rollouts::verbs::retry_rollout)),
+        lead("/v1/rollouts/{id}/undo", post(rollouts::verbs::undo_rollout)),
+        lead("/v1/rollouts/{id}/tenants/{tenant}/rollback", post(rollouts::verbs::rollback_rollout_tenant)),
     ]
 }

@@ -328,7 +328,7 @@ impl State {
         let mut state = Self { revision, ..Self::default() };
         let mut tenants: BTreeMap<&ServiceName, Vec<(TenantName, TenantState)>> = BTreeMap::new();
         let mut names = BTreeSet::new();
-        let mut rollouts: BTreeMap<&RolloutId, (Option<Rollout>, BTreeMap<u32, (u64, Vec<Unit>)>)> = BTreeMap::new();
+        let mut rollouts: BTreeMap<&RolloutId, (Option<Rollout>, Pages)> = BTreeMap::new();
         for document in documents {
             let unreadable = |detail: String| DocumentError { key: document.key.clone(), detail };
             match &document.key {
@@ -422,6 +422,9 @@ impl State {
         self.rollouts.values().find(|r| r.rollout.service == *service && !r.rollout.phase.is_final())
     }
 }
+
+/// Pages of a rollout's units with the revision that wrote each.
+type Pages = BTreeMap<u32, (u64, Vec<Unit>)>;
 
 /// A stored document that this release cannot read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -76,7 +76,7 @@ impl StageEvidence {
         // A signal without data has no evidence at all, neither way.
         let enough = |signal: &&str, log: f64| log >= log_at || **signal != *ERROR && log == 0.0;
         let shown = self.promotion.get(ERROR).is_some_and(|log| *log >= log_at);
-        shown && self.promotion.iter().all(|(signal, log)| enough(&signal, *log)) && !self.is_suspicious()
+        shown && self.promotion.iter().all(|(signal, log)| enough(signal, *log)) && !self.is_suspicious()
     }
 
     /// Whether something speaks against the new version that is not settled yet: M of at least 2, or a brake.

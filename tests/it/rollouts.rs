@@ -114,7 +114,8 @@ async fn a_bad_version_goes_back_and_the_rollout_with_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_blast_radius_in_failed_requests_takes_all_back_before_anything_is_proven() {
     // The guard is made slow to anger, so that only the budget of the rollout can act.
-    let (_old, new, app) = start("[services.shop.guard]\ntolerance = { ratio = 100, difference = 90 }\n").await;
+    let (_old, new, app) =
+        start("[services.shop.guard]\ntolerance = { ratio = 10, difference = 50 }\nceiling = 90\n").await;
     new.script.fail(20.0);
     let load = Load::start(&app, 300, many_users(10_000_000));
     let id = app.rollout(plan(json!({ "steps": [20, 100], "blast_radius": { "failed_requests": 30 } }))).await;
@@ -208,7 +209,7 @@ async fn gates_are_asked_before_anything_moves_and_hold_it() {
     status.store(204, SeqCst);
     assert_eq!(app.lead(&id, "resume", json!({ "reason": "the database is migrated" })).await.0, 200);
     app.rollout_until(&id, "complete", 20 * SECONDS, |r| r["phase"] == "completed").await;
-    let asked = asked.lock().unwrap();
+    let asked = asked.lock().unwrap().clone();
     let names: Vec<_> = asked.iter().map(|(_, body)| body["gate"].as_str().unwrap()).collect();
     assert_eq!(names, ["migrate", "migrate", "migrate", "migrate", "check", "done"]);
     let (headers, body) = &asked[0];

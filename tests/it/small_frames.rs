@@ -91,7 +91,10 @@ async fn answer(request: http::Request<h2::RecvStream>, mut respond: SendRespons
         std::future::pending::<()>().await;
     }
     let mut body = respond.send_response(http::Response::new(()), path != "/small").unwrap();
-    while path == "/small" {
+    if path != "/small" {
+        return;
+    }
+    loop {
         body.reserve_capacity(MESSAGE.len());
         while body.capacity() < MESSAGE.len() {
             let Some(Ok(_)) = std::future::poll_fn(|cx| body.poll_capacity(cx)).await else { return };

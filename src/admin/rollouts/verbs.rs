@@ -57,7 +57,10 @@ fn needed(reason: String) -> Result<Option<String>, Problem> {
     post, path = "/v1/rollouts/{id}/pause", tag = "rollouts", request_body(content = Option<HoldBody>),
     responses((status = 200, description = "Durable and in effect", body = ReceiptAnswer)),
 )]
-pub(in crate::admin) async fn pause(asked: Asked, MaybeBody(body): MaybeBody<HoldBody>) -> Result<Response, Problem> {
+pub(in crate::admin) async fn pause_rollout(
+    asked: Asked,
+    MaybeBody(body): MaybeBody<HoldBody>,
+) -> Result<Response, Problem> {
     submit(asked, RolloutCommand::Pause, body.reason).await
 }
 
@@ -68,7 +71,10 @@ pub(in crate::admin) async fn pause(asked: Asked, MaybeBody(body): MaybeBody<Hol
     post, path = "/v1/rollouts/{id}/resume", tag = "rollouts", request_body(content = Option<HoldBody>),
     responses((status = 200, description = "Durable and in effect", body = ReceiptAnswer)),
 )]
-pub(in crate::admin) async fn resume(asked: Asked, MaybeBody(body): MaybeBody<HoldBody>) -> Result<Response, Problem> {
+pub(in crate::admin) async fn resume_rollout(
+    asked: Asked,
+    MaybeBody(body): MaybeBody<HoldBody>,
+) -> Result<Response, Problem> {
     submit(asked, RolloutCommand::Resume, body.reason).await
 }
 
@@ -77,7 +83,7 @@ pub(in crate::admin) async fn resume(asked: Asked, MaybeBody(body): MaybeBody<Ho
     post, path = "/v1/rollouts/{id}/promote", tag = "rollouts", request_body(content = Option<PromoteBody>),
     responses((status = 200, description = "Durable and in effect", body = ReceiptAnswer)),
 )]
-pub(in crate::admin) async fn promote(
+pub(in crate::admin) async fn promote_rollout(
     asked: Asked,
     MaybeBody(body): MaybeBody<PromoteBody>,
 ) -> Result<Response, Problem> {
@@ -94,7 +100,7 @@ pub(in crate::admin) async fn promote(
     post, path = "/v1/rollouts/{id}/abort", tag = "rollouts", request_body = EndBody,
     responses((status = 200, description = "Traffic goes back", body = ReceiptAnswer)),
 )]
-pub(in crate::admin) async fn abort(asked: Asked, Body(body): Body<EndBody>) -> Result<Response, Problem> {
+pub(in crate::admin) async fn abort_rollout(asked: Asked, Body(body): Body<EndBody>) -> Result<Response, Problem> {
     let reason = needed(body.reason)?;
     submit(asked, RolloutCommand::Abort { force: body.force }, reason).await
 }
@@ -104,7 +110,10 @@ pub(in crate::admin) async fn abort(asked: Asked, Body(body): Body<EndBody>) -> 
     post, path = "/v1/rollouts/{id}/retry", tag = "rollouts", request_body(content = Option<HoldBody>),
     responses((status = 200, description = "Durable and in effect", body = ReceiptAnswer)),
 )]
-pub(in crate::admin) async fn retry(asked: Asked, MaybeBody(body): MaybeBody<HoldBody>) -> Result<Response, Problem> {
+pub(in crate::admin) async fn retry_rollout(
+    asked: Asked,
+    MaybeBody(body): MaybeBody<HoldBody>,
+) -> Result<Response, Problem> {
     submit(asked, RolloutCommand::Retry, body.reason).await
 }
 
@@ -113,7 +122,7 @@ pub(in crate::admin) async fn retry(asked: Asked, MaybeBody(body): MaybeBody<Hol
     post, path = "/v1/rollouts/{id}/undo", tag = "rollouts", request_body = EndBody,
     responses((status = 200, description = "Traffic goes back", body = ReceiptAnswer)),
 )]
-pub(in crate::admin) async fn undo(asked: Asked, Body(body): Body<EndBody>) -> Result<Response, Problem> {
+pub(in crate::admin) async fn undo_rollout(asked: Asked, Body(body): Body<EndBody>) -> Result<Response, Problem> {
     let reason = needed(body.reason)?;
     submit(asked, RolloutCommand::Undo { force: body.force }, reason).await
 }
@@ -123,7 +132,10 @@ pub(in crate::admin) async fn undo(asked: Asked, Body(body): Body<EndBody>) -> R
     post, path = "/v1/rollouts/{id}/tenants/{tenant}/rollback", tag = "rollouts", request_body = EndBody,
     responses((status = 200, description = "Traffic is back", body = ReceiptAnswer)),
 )]
-pub(in crate::admin) async fn rollback_tenant(asked: Asked, Body(body): Body<EndBody>) -> Result<Response, Problem> {
+pub(in crate::admin) async fn rollback_rollout_tenant(
+    asked: Asked,
+    Body(body): Body<EndBody>,
+) -> Result<Response, Problem> {
     let reason = needed(body.reason)?;
     let scope = Scope::Tenant(asked.names.tenant()?);
     let id = asked.names.rollout()?;

@@ -207,6 +207,8 @@ impl Api {
 /// A body that each route takes.
 fn body_for(path: &str) -> Value {
     match path {
+        "/v1/rollouts" => json!({ "service": "accounting", "to": "2.0.0", "force": true }),
+        p if p.ends_with("/abort") || p.ends_with("/undo") => json!({ "reason": "a test" }),
         p if p.ends_with("/split") => json!({ "weights": { "1.0.0": 50, "2.0.0": 50 } }),
         p if p.contains("/pins/") => json!({ "version": "2.0.0" }),
         p if p.ends_with("/rollback") || p.ends_with("/hold") || p.ends_with("/restore") || p.ends_with("/freeze") => {

@@ -164,7 +164,7 @@ pub(super) fn logs(document: &Value, look: Look) -> String {
         Column::Text("WHY"),
     ]);
     for unit in document.list("units") {
-        let who = unit.text("name").map_or_else(|| "service".to_owned(), |name| name);
+        let who = unit.text("name").unwrap_or_else(|| "service".to_owned());
         let status = text_or_nothing(unit, "status");
         let ink = match status.as_str() {
             "completed" => Ink::Good,
