@@ -3,6 +3,7 @@
 //! Ten times a second, and at a cost that depends on the tenants that had requests, not on those that exist. The guard
 //! shifts back, holds back, probes and reports; it never advances anything and never touches what a person pinned.
 
+mod alone;
 mod cuts;
 mod evidence;
 mod fleet;

@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
+use super::alone;
 use super::fleet::FleetBreach;
 use super::limits;
 use super::tick::{Entry, lock};
@@ -27,6 +28,8 @@ pub(super) struct Findings<'a> {
     pub baseline: &'a VersionName,
     pub weights: &'a Weights,
     pub braked: bool,
+    /// Whether the tenant is moved as a whole, so that there is nothing to compare within it.
+    pub alone: bool,
     pub assessment: &'a Assessment,
 }
 
@@ -71,10 +74,12 @@ pub(super) fn settle(found: &Findings<'_>, entry: &mut Entry, windows: &Mutex<Wi
     let guard = &found.route.spec.guard;
     let change = match found.assessment.action {
         Action::Rollback { signal, short_cut } => Some(rollback(found, entry, signal, short_cut, now_ms)),
+        Action::Probe | Action::HoldSlo if found.alone => alone::rollback(found, entry, windows, now_ms),
         _ if guard.limits.any() => tripped_limit(found, entry, windows, now_ms),
         _ => None,
     };
     wants.change = change.or_else(|| match found.assessment.action {
+        Action::Probe if found.alone => None,
         Action::Probe => Some(probe(found, entry)),
         Action::Brake { share } if guard.brake => brake(found, entry, share),
         Action::Brake { .. } | Action::Rollback { .. } => None,
@@ -85,7 +90,7 @@ pub(super) fn settle(found: &Findings<'_>, entry: &mut Entry, windows: &Mutex<Wi
 }
 
 fn note_new(found: &Findings<'_>, entry: &mut Entry, wants: &mut Wants) {
-    let hold = found.assessment.action == Action::HoldSlo;
+    let hold = found.assessment.action == Action::HoldSlo && !found.alone;
     if hold && !entry.told_hold {
         let reason = format!(
             "{} and {} both fail more than the ceiling of {} allows. Nothing shows that it is {}'s fault, so traffic stays \
@@ -127,11 +132,11 @@ fn note(found: &Findings<'_>, entry: &Entry, kind: EventKind, reason: String) ->
     }
 }
 
-fn scope(key: &ScopeKey) -> Scope {
+pub(super) fn scope(key: &ScopeKey) -> Scope {
     key.tenant.clone().map_or(Scope::Service, Scope::Tenant)
 }
 
-fn request(found: &Findings<'_>, change: Change, reason: String, evidence: Value) -> ChangeRequest {
+pub(super) fn request(found: &Findings<'_>, change: Change, reason: String, evidence: Value) -> ChangeRequest {
     ChangeRequest {
         service: found.key.service.clone(),
         change,
@@ -271,7 +276,7 @@ pub(super) fn health_rollback(route: &ServiceRoute, canary: &VersionName, endpoi
     }
 }
 
-fn evidence(assessment: &Assessment, window: &EvidenceWindow) -> Value {
+pub(super) fn evidence(assessment: &Assessment, window: &EvidenceWindow) -> Value {
     json!({
         "log_evidence": assessment.log_evidence,
         "signals": assessment.signals,
@@ -295,6 +300,6 @@ fn wall_ms() -> u64 {
 }
 
 /// A time on the clock of the ticks as milliseconds since the Unix epoch.
-fn to_wall(at_ms: u64, now_ms: u64) -> u64 {
+pub(super) fn to_wall(at_ms: u64, now_ms: u64) -> u64 {
     wall_ms().saturating_sub(now_ms.saturating_sub(at_ms))
 }

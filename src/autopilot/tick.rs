@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 
 use super::AutopilotParts;
+use super::alone;
 use super::cuts::Cuts;
 use super::evidence::{EpochNews, Readings, share_of};
 use super::fleet::Fleets;
@@ -15,7 +16,7 @@ use crate::analysis::{Action, Assessment, Comparison, EvidenceWindow, Parameters
 use crate::control::{ComparisonReport, Control, ScopeKey, SubmitError, View};
 use crate::model::{BasisPoints, Change, ChangeRequest, GuardSpec, Scope, ServiceName, Split, VersionName};
 use crate::routing::{ServiceRoute, SplitOwner, split_for};
-use crate::telemetry::{Metrics, ScopeHandle, Tallies, Windows};
+use crate::telemetry::{Metrics, ScopeHandle, Tallies, TotalsDelta, Windows};
 
 /// How often things that need no hurry are done, in milliseconds.
 const EVERY_SECOND_MS: u64 = 1_000;
@@ -33,6 +34,8 @@ pub(super) struct Entry {
     /// When the attempt began, on the clock of the ticks.
     pub attempt_ms: u64,
     pub recent: Recent,
+    /// When the canary first failed in this attempt, on the clock of the ticks.
+    pub first_bad_ms: Option<u64>,
     /// Requests that the canary answered in this attempt, and those that it failed.
     pub counted: (u64, u64),
     pub scope: u64,
@@ -199,7 +202,7 @@ impl Autopilot {
         let epochs = self.readings.news(scope);
         scope.retire_epochs(now_us);
         if guard.enabled {
-            self.compare(view, route, handle, &epochs, now_ms, wanted);
+            self.compare(view, route, handle, (&epochs, &news), now_ms, wanted);
         }
     }
 
@@ -208,7 +211,7 @@ impl Autopilot {
         view: &View,
         route: &ServiceRoute,
         handle: &ScopeHandle,
-        epochs: &[EpochNews],
+        (epochs, news): (&[EpochNews], &[TotalsDelta]),
         now_ms: u64,
         wanted: &mut Vec<Wanted>,
     ) {
@@ -219,20 +222,30 @@ impl Autopilot {
         let baseline = &route.baseline().name;
         let rate = self.rates.entry(handle.tally.id()).or_default().rate(now_ms);
         let parameters = self.parameters_of(&handle.service, &route.spec.guard);
+        let alone = alone::is_alone(route, tenant.is_some(), owner);
         for (canary, _) in intended.iter().filter(|(v, _)| *v != baseline) {
             let key = ScopeKey { service: handle.service.clone(), tenant: tenant.cloned(), canary: canary.clone() };
             let share = share_of(&in_effect, baseline, canary);
             let entry =
                 self.entries.entry(key.clone()).or_insert_with(|| Entry::new(&parameters, split, handle, now_ms));
             let (since, client_errors) = (entry.since_epoch, route.spec.guard.client_errors);
-            let batches: Vec<_> = epochs.iter().map(|e| e.batch(baseline, canary, since, client_errors)).collect();
-            let counted = epochs.iter().map(|e| e.of(canary, since)).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+            let (batches, counted) = match alone {
+                true => (vec![alone::batch(news, baseline, canary, now_ms)], alone::counted(news, canary)),
+                false => {
+                    let counts = epochs.iter().map(|e| e.of(canary, since));
+                    let counted = counts.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+                    (epochs.iter().map(|e| e.batch(baseline, canary, since, client_errors)).collect(), counted)
+                }
+            };
             entry.follow(split, &parameters, now_ms);
+            if counted.1 > 0 {
+                entry.first_bad_ms.get_or_insert(now_ms);
+            }
             entry.recent.add(now_ms, counted.0, counted.1);
             entry.counted = (entry.counted.0 + counted.0, entry.counted.1 + counted.1);
             entry.comparison.observe(now_ms, share, &batches);
             let assessment = entry.comparison.assess(now_ms, share, share * rate);
-            if route.spec.guard.fleet {
+            if route.spec.guard.fleet && !alone {
                 for batch in &batches {
                     let share = batch.routed_share.max(share);
                     let (service, attempt) = (&handle.service, route.state.split.attempt);
@@ -250,8 +263,16 @@ impl Autopilot {
             }
             let braked = split.brake.is_some() && owner_is(owner, tenant.is_some());
             self.control.board().put(key.clone(), report(&key, baseline, entry, &assessment, share, braked));
-            let findings =
-                Findings { key: &key, route, split, baseline, weights: &in_effect, braked, assessment: &assessment };
+            let findings = Findings {
+                key: &key,
+                route,
+                split,
+                baseline,
+                weights: &in_effect,
+                braked,
+                alone,
+                assessment: &assessment,
+            };
             let entry_wants = settle::settle(&findings, entry, &self.windows, now_ms);
             if braked {
                 self.braked
@@ -411,6 +432,7 @@ impl Entry {
             since_epoch: split.epoch,
             attempt_ms: now_ms,
             recent: Recent::default(),
+            first_bad_ms: None,
             counted: (0, 0),
             scope: handle.tally.id(),
             pending: false,
@@ -434,6 +456,7 @@ impl Entry {
         self.told_split = false;
         self.recent = Recent::default();
         self.counted = (0, 0);
+        self.first_bad_ms = None;
         self.comparison.step(now_ms);
     }
 }

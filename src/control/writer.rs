@@ -208,7 +208,7 @@ impl Writer {
                 if let Some(live) = applied.state.service(service.as_str()) {
                     self.metrics.set_split(service, &live.weights_in_effect(&live.split));
                 }
-                if event.kind == EventKind::Rollback {
+                if takes_back(event) {
                     self.metrics.rollback(service, event.cause.as_deref().unwrap_or("person"));
                 }
             }
@@ -421,6 +421,12 @@ impl Writer {
             }
         }));
     }
+}
+
+/// Whether traffic went back by this event. A rollout that ends because a rollback took its traffic says so by its cause.
+fn takes_back(event: &Event) -> bool {
+    let of_rollout = matches!(event.kind, EventKind::RolloutRolledBack | EventKind::RolloutAborted);
+    event.kind == EventKind::Rollback || of_rollout && event.cause.as_deref() != Some("rollback")
 }
 
 fn plain_event(kind: EventKind, revision: u64) -> Event {

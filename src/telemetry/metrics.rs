@@ -14,8 +14,22 @@ use super::window::TotalsDelta;
 use crate::model::{ServiceName, TenantName, VersionName, Weights};
 
 /// The label values of `rollbacks_total{reason}`. Another cause is counted as `other`.
-const CAUSES: [&str; 10] =
-    ["errors", "slow", "very_slow", "client_errors", "max_error_rate", "max_p99", "health", "fleet", "person", "other"];
+const CAUSES: [&str; 14] = [
+    "errors",
+    "slow",
+    "very_slow",
+    "client_errors",
+    "max_error_rate",
+    "max_p99",
+    "health",
+    "fleet",
+    "person",
+    "tenants",
+    "blast_radius",
+    "insufficient",
+    "undo",
+    "other",
+];
 
 /// Reasons of `refused_requests_total` that are told apart; more are counted as `other`.
 const MAX_REASONS: usize = 32;

@@ -109,3 +109,25 @@ async fn a_bad_version_takes_all_back_and_touches_no_more_than_the_blast_radius(
     assert_eq!(number("pending"), TENANTS as u64 - touched);
     println!("{touched} touched, cause {}", over["going_back"]["cause"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_that_are_their_own_key_go_back_alone_by_the_ceiling() {
+    let (old, new) = (Backend::start("1.0.0").await, Backend::start("2.0.0").await);
+    *new.script.fail_tenants.lock().unwrap() = vec!["tenant-00003".to_owned()];
+    let text = config(&old, &new).replace("{ header = \"x-user-id\" }", "{ tenant = true }");
+    let app = TestApp::start(&text).await;
+    let load = Load::start(&app, 400, twenty_tenants());
+    let moved: Vec<_> = tenants().into_iter().take(10).collect();
+    let plan = json!({ "tenants": moved, "batch": { "size": 10 }, "steps": [100], "bake": "6s", "max_bake": "8s", "keep": 0,
+        "blast_radius": { "tenants": 10 } });
+    let id = app.rollout(campaign(plan)).await;
+    let done = app.rollout_until(&id, "complete", 60, |r| r["phase"] == "completed").await;
+    let seen = load.stop().await;
+    assert_eq!((&done["counts"]["completed"], &done["counts"]["failed"]), (&json!(9), &json!(1)), "{done:#}");
+    let back = units(&app, &id, "rolled_back").await;
+    assert_eq!(back[0]["tenant"], "tenant-00003");
+    let reason = back[0]["error"].as_str().unwrap();
+    assert!(reason.contains("wholly on it") && reason.contains("1.0.0 failed 0 of"), "{reason}");
+    assert!(seen.failures < 150, "{} failures", seen.failures);
+    println!("{} failures: {reason}", seen.failures);
+}
