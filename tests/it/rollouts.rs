@@ -313,3 +313,46 @@ async fn past_the_point_of_no_return_the_guard_calls_a_person() {
     assert_eq!(app.lead(&id, "abort", json!({ "reason": "yes", "force": true })).await.0, 200);
     assert_eq!(app.weights().await, json!({ "1.0.0": 100 }));
 }
+
+/// Runs the command line against the app: exit code, standard output, standard error.
+async fn cli(app: &TestApp, args: &[&str]) -> (i32, String, String) {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_switchback"));
+    command.args(args).env("SWITCHBACK_ADMIN", &app.admin).env_remove("SWITCHBACK_TOKEN");
+    let output = command.output().await.unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_leads_a_rollout() {
+    let (_old, _new, app) = start("").await;
+    let start = ["rollout", "start", "shop", "2.0.0", "--steps", "10,100", "--bake", "100ms", "--max-bake", "1h"];
+    let (code, plan, _) = cli(&app, &[&start[..], &["--dry-run"]].concat()).await;
+    assert!(
+        code == 0 && plan.contains("nothing was started") && plan.contains("1.2") && plan.contains("risk:"),
+        "{plan}"
+    );
+    let (code, started, err) = cli(&app, &[&start[..], &["-o", "json"]].concat()).await;
+    assert_eq!(code, 0, "{err}");
+    let id = serde_json::from_str::<Value>(&started).unwrap()["id"].as_str().unwrap().to_owned();
+    app.rollout_until(&id, "in effect", 5 * SECONDS, |r| r["in_effect"] == true).await;
+    let (code, status, err) = cli(&app, &["rollout", "status", &id, "--timeout", "300ms"]).await;
+    assert!(code == 1 && status.contains("10 %, in effect") && err.contains("not over in time"), "{status} {err}");
+    assert_eq!(cli(&app, &["rollout", "pause", &id, "--reason", "lunch"]).await.0, 0);
+    assert!(cli(&app, &["rollout", "get", &id]).await.1.contains("lunch"));
+    assert!(cli(&app, &["rollout", "list"]).await.1.contains("progressing, paused"));
+    assert_eq!(cli(&app, &["rollout", "resume", &id]).await.0, 0);
+    let (code, _, err) = cli(&app, &["rollout", "promote", &id, "--step", "7"]).await;
+    assert!(code == 1 && err.contains("1.2, not 1.7"), "{err}");
+    assert_eq!(cli(&app, &["rollout", "promote", &id, "--step", "2"]).await.0, 0);
+    app.rollout_until(&id, "at the last step", 5 * SECONDS, |r| r["step"] == "1.2" && r["in_effect"] == true).await;
+    assert_eq!(cli(&app, &["rollout", "abort", &id]).await.0, 2, "a reason is needed");
+    assert_eq!(cli(&app, &["rollout", "abort", &id, "--reason", "enough"]).await.0, 0);
+    let (code, _, err) = cli(&app, &["rollout", "status", &id, "--timeout", "5s"]).await;
+    assert!(code == 1 && err.contains("aborted: enough"), "{err}");
+    let (code, logs, _) = cli(&app, &["rollout", "logs", &id]).await;
+    assert!(code == 0 && logs.contains("reverted") && logs.contains("rollout aborted"), "{logs}");
+    assert!(cli(&app, &["rollout", "statistics"]).await.1.contains("aborted       1"));
+    let (code, _, err) = cli(&app, &["rollout", "get", "r99"]).await;
+    assert!(code == 1 && err.contains("r99"), "{err}");
+}
