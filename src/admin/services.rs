@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::answers::{DisabledAnswer, EventAnswer, HoldAnswer, RolledBackAnswer, SplitAnswer};
@@ -20,7 +20,7 @@ use crate::analysis::Verdict;
 use crate::config::version_to_json;
 use crate::control::View;
 use crate::model::{
-    BasisPoints, EventKind, EventQuery, GroupName, Pin, Scope, ServiceName, ServiceState, VersionName, Weights,
+    BasisPoints, EventKind, EventQuery, GroupName, Pin, Rollout, Scope, ServiceName, ServiceState, VersionName, Weights,
 };
 use crate::routing::{ServiceRoute, VersionRoute};
 use crate::telemetry::VersionStats;
@@ -60,6 +60,9 @@ pub(super) struct ServiceSummary {
     unverified_versions: Vec<VersionName>,
     /// Tenants with a split of their own.
     own_splits: usize,
+    /// The rollout that is not over, if there is one: `id`, `to`, `phase`, `step`, and whether it is `paused`.
+    #[schema(required)]
+    rollout: Option<Value>,
     /// Over the last minute.
     requests_per_second: f64,
     /// Over the last minute, 0 to 1; none without requests.
@@ -107,6 +110,9 @@ pub(super) struct ServiceAnswer {
     r#match: Vec<String>,
     /// Where keys come from.
     sticky: Vec<String>,
+    /// The rollout that is not over, if there is one: `id`, `to`, `phase`, `step`, and whether it is `paused`.
+    #[schema(required)]
+    rollout: Option<Value>,
     guard: GuardAnswer,
     tenants_with_own_split: usize,
     #[schema(required)]
@@ -196,17 +202,26 @@ pub(super) async fn get_service(State(cx): State<Cx>, names: Names) -> Result<Re
         sticky: found.route.spec.sticky.iter().map(sticky).collect(),
         guard: GuardAnswer::new(&found.route.spec.guard),
         tenants_with_own_split: found.route.tenants.len(),
+        rollout: found.view.state.running_rollout(found.name()).map(|running| in_short(&running.rollout)),
         last_rollback: last_rollback(&cx, found.name()).await,
     };
     Ok(tagged(live.revision, Json(answer)))
 }
 
-/// A line for each service.
-pub(super) fn summaries(cx: &Shared, view: &View) -> Vec<ServiceSummary> {
-    view.routes.services.iter().map(|route| summary(cx, route)).collect()
+/// A rollout in a line.
+fn in_short(rollout: &Rollout) -> Value {
+    json!({
+        "id": rollout.id, "to": rollout.spec.to, "phase": rollout.phase, "step": rollout.stage.to_string(),
+        "paused": rollout.paused.is_some(),
+    })
 }
 
-fn summary(cx: &Shared, route: &ServiceRoute) -> ServiceSummary {
+/// A line for each service.
+pub(super) fn summaries(cx: &Shared, view: &View) -> Vec<ServiceSummary> {
+    view.routes.services.iter().map(|route| summary(cx, view, route)).collect()
+}
+
+fn summary(cx: &Shared, view: &View, route: &ServiceRoute) -> ServiceSummary {
     let (live, now) = (&route.state, cx.now());
     let name = &route.spec.name;
     let split = SplitAnswer::new(live, &live.split, &Scope::Service);
@@ -224,7 +239,9 @@ fn summary(cx: &Shared, route: &ServiceRoute) -> ServiceSummary {
         disabled_versions: live.disabled.keys().cloned().collect(),
         unverified_versions: unverified(route).cloned().collect(),
         own_splits: route.tenants.len(),
-        requests_per_second: stats.iter().map(|s| s.rps).sum(),
+        rollout: view.state.running_rollout(name).map(|running| in_short(&running.rollout)),
+        // The sum of nothing is minus zero.
+        requests_per_second: stats.iter().map(|s| s.rps).sum::<f64>() + 0.0,
         error_rate: (requests > 0).then(|| failed as f64 / requests as f64),
         verdict: cx.control.board().verdict(name),
         healthy_endpoints: route.versions.iter().map(|v| (v.name.clone(), v.endpoints.available(now))).collect(),

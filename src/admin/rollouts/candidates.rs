@@ -77,7 +77,7 @@ fn rates(cx: &Shared, found: &Found, tenants: &BTreeSet<TenantName>) -> BTreeMap
     let windows = cx.lock_windows();
     let rate = |tenant: &TenantName| {
         let stats = windows.stats(found.name(), Some(tenant), Some(TRAFFIC_MS), now_ms);
-        stats.iter().map(|version| version.rps).sum::<f64>()
+        stats.iter().map(|version| version.rps).fold(0.0, |a, b| a + b)
     };
     tenants.iter().map(|tenant| (tenant.clone(), rate(tenant))).collect()
 }

@@ -39,7 +39,7 @@ fn rate(cx: &Shared, found: &Found, new: &NewRollout) -> f64 {
     let windows = cx.lock_windows();
     let of = |tenant| {
         let stats = windows.stats(found.name(), tenant, Some(TRAFFIC_MS), now_ms);
-        stats.iter().map(|version| version.rps).sum::<f64>()
+        stats.iter().map(|version| version.rps).fold(0.0, |a, b| a + b)
     };
     if new.spec.target == Target::Service && new.batches.len() == 1 {
         return of(None);
@@ -51,7 +51,7 @@ fn rate(cx: &Shared, found: &Found, new: &NewRollout) -> f64 {
             Scope::Tenant(tenant) => of(Some(tenant)),
             Scope::Service | Scope::Group(_) => of(None),
         })
-        .sum()
+        .fold(0.0, |a, b| a + b)
 }
 
 fn set_by_people(found: &Found, new: &NewRollout) -> usize {

@@ -67,8 +67,11 @@ pub(super) fn one(rollout: &Value, look: Look) -> String {
     row("phase", phase(rollout));
     let share = rollout.number("share").map(percent).unwrap_or_default();
     let effect = if rollout.is("in_effect") { "in effect" } else { "comes next" };
-    let batches = rollout.count("batches").unwrap_or_default();
-    row("step", format!("{} of {}, {share}, {effect}", text("step"), counted(batches, "batch")).into());
+    let batches = match rollout.count("batches").unwrap_or_default() {
+        0 | 1 => String::new(),
+        many => format!(" in {many} batches"),
+    };
+    row("step", format!("{}{batches}, {share}, {effect}", text("step")).into());
     row("done", progress(rollout).into());
     let waiting = rollout.at("waiting");
     if let Some(message) = waiting.text("message") {

@@ -96,12 +96,22 @@ fn remarks(service: &Value) -> Vec<String> {
         remarks.push(hold(service.at("hold"), false));
     }
     remarks.extend(maintenance::remarks(service));
+    remarks.extend(rollout(service));
     match service.count("own_splits") {
         None | Some(0) => {}
         Some(1) => remarks.push("1 tenant has its own split".to_owned()),
         Some(count) => remarks.push(format!("{count} tenants have their own split")),
     }
     remarks
+}
+
+/// The rollout that is on its way.
+fn rollout(service: &Value) -> Option<String> {
+    let rollout = service.at("rollout");
+    let (id, to) = (rollout.text("id")?, rollout.text("to")?);
+    let (phase, step) = (text_or_nothing(rollout, "phase").replace('_', " "), text_or_nothing(rollout, "step"));
+    let paused = if rollout.is("paused") { ", paused" } else { "" };
+    Some(format!("rollout {id} to {to}: {phase}, step {step}{paused}"))
 }
 
 fn hold(hold: &Value, whole: bool) -> String {
@@ -133,6 +143,7 @@ fn people(service: &Value, look: Look) -> String {
         notes.push(hold(service.at("hold"), true));
     }
     notes.extend(maintenance::remarks(service));
+    notes.extend(rollout(service));
     for note in notes {
         text.push_str(&look.paint(Ink::Warn, &note));
         text.push('\n');
