@@ -126,6 +126,9 @@ fn a_tenant_goes_back_out_of_the_service_and_keeps_it_from_being_trusted() {
     let acme = of_tenant("acme");
     house.ask(&by_autopilot(rollback(acme.clone(), Some("2")))).unwrap();
     assert_eq!(house.rollout(&id).counts.rolled_back, 1);
+    house.does(rollback(acme.clone(), Some("2")));
+    house.does(rollback(of_tenant("nobody"), Some("3")));
+    assert_eq!(house.rollout(&id).counts.rolled_back, 1, "what has nothing to give back does not count");
     house.pass(&id);
     house.machine(&id, RolloutCommand::Complete).unwrap();
     assert_eq!((house.share(&acme), house.share(&Scope::Service)), (0.0, 100.0));

@@ -391,7 +391,8 @@ impl Next<'_> {
         let noted = match change {
             Change::Rollback { scope, canary, .. } if *scope != Scope::Service => {
                 let about = canary.as_ref().is_none_or(|c| *c == live.rollout.spec.to);
-                about && covers(self, &live, scope) && self.note_gone_back(&mut written, scope)
+                let touched = live.units.position(scope).is_some() || self.has_some(scope, &live.rollout.spec.to);
+                about && touched && covers(self, &live, scope) && self.note_gone_back(&mut written, scope)
             }
             Change::Probe { scope, .. } => {
                 let place = live.units.get(scope).filter(|u| u.status.has_moved()).and(live.units.position(scope));
@@ -405,6 +406,12 @@ impl Next<'_> {
             outcome.rollout = Some(live.rollout.id.clone());
             self.writes.rollouts.push(written);
         }
+    }
+
+    /// Whether a version had a share of a scope before this change.
+    fn has_some(&self, scope: &Scope, version: &VersionName) -> bool {
+        let (Ok((split, _)), Ok(live)) = (self.current(scope), self.live()) else { return false };
+        live.weights_in_effect(&split).share(version.as_str()) > BasisPoints::ZERO
     }
 
     fn note_gone_back(&self, written: &mut WrittenRollout, scope: &Scope) -> bool {

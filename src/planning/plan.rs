@@ -134,7 +134,9 @@ fn why_back(now: &Situation<'_>) -> Option<(&'static str, String, bool)> {
         );
         return Some((BARRED, reason, true));
     }
-    let (gone, moved) = (rollout.counts.rolled_back, rollout.counts.moved());
+    let gone = rollout.counts.rolled_back;
+    // A unit that is a whole service or group has many tenants; those that were heard of count.
+    let moved = rollout.counts.moved().max(now.evidence.scopes + gone);
     if spec.tolerate.is_exceeded(gone, moved) {
         let reason = format!(
             "{gone} of the {moved} tenants that were moved to {} went back. That is more than the rollout tolerates. All of \

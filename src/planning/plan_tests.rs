@@ -223,6 +223,16 @@ fn too_many_tenants_going_back_take_all_back_unless_there_is_no_return() {
 }
 
 #[test]
+fn of_a_whole_service_the_tenants_that_were_heard_of_count() {
+    let mut case = Case::baking(plan_of(&[10, 100]), 0);
+    case.live.rollout.counts.rolled_back = 5;
+    case.seen.scopes = 100;
+    assert_eq!(case.waits(), WaitFor::Bake, "five of more than a hundred");
+    case.seen.scopes = 40;
+    assert!(matches!(case.does(), RolloutCommand::GoBack { cause, .. } if cause == "tenants"));
+}
+
+#[test]
 fn steps_wait_for_delay_approval_and_the_windows_of_tenants() {
     let mut spec = plan_of(&[10, 100]);
     spec.batch_delay_ms = 5_000;

@@ -30,6 +30,9 @@ use crate::webhook::Caller;
 /// How often rollouts are looked at when nothing else wakes the task.
 const TICK: Duration = Duration::from_millis(100);
 
+/// How long a rollout waits after the store failed it, in milliseconds.
+const PATIENCE_MS: u64 = 2_000;
+
 /// What the task is built from.
 pub struct RolloutParts {
     /// The door to the state.
@@ -49,10 +52,20 @@ pub fn start(parts: RolloutParts) -> JoinHandle<()> {
     tokio::spawn(Rollouts::new(parts).run())
 }
 
+/// What a change came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Made,
+    /// The rollout has moved on, or somebody stopped it.
+    Refused,
+    /// The store or the process is not able to.
+    Failed,
+}
+
 /// What came back.
 enum Report {
     /// A change was answered.
-    Changed { id: RolloutId, made: bool },
+    Changed { id: RolloutId, outcome: Outcome },
     /// A gate answered.
     Gate { id: RolloutId, key: String, open: bool, said: String },
     /// A gate that may hold at any time answered.
@@ -98,11 +111,13 @@ impl Rollouts {
     /// Takes a report in, and says whether something may be possible now that was not before.
     fn hear(&mut self, report: Report) -> bool {
         match report {
-            Report::Changed { id, made } => {
+            Report::Changed { id, outcome } => {
+                let now_ms = self.clock.now_ms();
                 if let Some(watched) = self.watched.get_mut(&id) {
                     watched.pending = false;
+                    watched.not_before_ms = if outcome == Outcome::Failed { now_ms + PATIENCE_MS } else { 0 };
                 }
-                made
+                outcome == Outcome::Made
             }
             Report::Gate { id, key, open, said } => {
                 let reason = if open { format!("Gate {key} is open.") } else { format!("Gate {key}: {said}") };
@@ -151,7 +166,7 @@ impl Rollouts {
         let failed = self.failed(&rollout.service, &rollout.spec.to);
         let watched = self.watched.entry(rollout.id.clone()).or_insert_with(|| Watched::new(rollout, now_ms, failed));
         watched.follow(rollout, now_ms, failed);
-        if watched.pending {
+        if watched.pending || now_ms < watched.not_before_ms {
             return;
         }
         let evidence = gathered(&self.control, live, watched, now_ms, failed);
@@ -237,12 +252,18 @@ impl Rollouts {
         let (control, report) = (self.control.clone(), self.report.clone());
         tokio::spawn(async move {
             let answer = control.submit(request, false).await;
-            match &answer {
-                Ok(_) => {}
-                Err(SubmitError::Refused(refused)) => tracing::debug!(rollout = %id, %refused, "a rollout waits"),
-                Err(error) => tracing::error!(rollout = %id, %error, "a rollout cannot go on"),
-            }
-            let _task_ended = report.send(Report::Changed { id, made: answer.is_ok() });
+            let outcome = match &answer {
+                Ok(_) => Outcome::Made,
+                Err(SubmitError::Refused(refused)) => {
+                    tracing::debug!(rollout = %id, %refused, "a rollout waits");
+                    Outcome::Refused
+                }
+                Err(error) => {
+                    tracing::warn!(rollout = %id, %error, "a rollout cannot go on");
+                    Outcome::Failed
+                }
+            };
+            let _task_ended = report.send(Report::Changed { id, outcome });
         });
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct Watched {
     pub since_ms: u64,
     /// A change was asked for and is not answered yet.
     pub pending: bool,
+    /// Nothing is tried before this time, on the process's clock.
+    pub not_before_ms: u64,
     /// Gates that were asked and have not answered.
     pub asked: BTreeSet<String>,
     /// Failures of the new version when the watch began, and what the rollout had cost by then.
@@ -57,6 +59,7 @@ impl Watched {
             place: Place::of(rollout),
             since_ms: now_ms,
             pending: false,
+            not_before_ms: 0,
             asked: BTreeSet::new(),
             failed_then: failed,
             cost_then: rollout.failed_requests,
