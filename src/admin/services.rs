@@ -20,7 +20,8 @@ use crate::analysis::Verdict;
 use crate::config::version_to_json;
 use crate::control::View;
 use crate::model::{
-    BasisPoints, EventKind, EventQuery, GroupName, Pin, Rollout, Scope, ServiceName, ServiceState, VersionName, Weights,
+    BasisPoints, EventKind, EventQuery, GroupName, Pin, Rollout, Scope, ServiceName, ServiceState, TimeWindow,
+    VersionName, Weights,
 };
 use crate::routing::{ServiceRoute, VersionRoute};
 use crate::telemetry::VersionStats;
@@ -114,6 +115,9 @@ pub(super) struct ServiceAnswer {
     #[schema(required)]
     rollout: Option<Value>,
     guard: GuardAnswer,
+    /// When rollouts may begin and take steps: `days`, `from`, `to`, `timezone`; empty: at any time.
+    #[schema(value_type = Vec<Object>)]
+    windows: Vec<TimeWindow>,
     tenants_with_own_split: usize,
     #[schema(required)]
     last_rollback: Option<EventAnswer>,
@@ -201,6 +205,7 @@ pub(super) async fn get_service(State(cx): State<Cx>, names: Names) -> Result<Re
         r#match: found.route.spec.rules.iter().map(rule).collect(),
         sticky: found.route.spec.sticky.iter().map(sticky).collect(),
         guard: GuardAnswer::new(&found.route.spec.guard),
+        windows: found.route.spec.windows.windows.clone(),
         tenants_with_own_split: found.route.tenants.len(),
         rollout: found.view.state.running_rollout(found.name()).map(|running| in_short(&running.rollout)),
         last_rollback: last_rollback(&cx, found.name()).await,

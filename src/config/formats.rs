@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::kinds::Format;
 use crate::model::{
-    EndpointSpec, EventKind, GroupName, JsonPath, RoutePattern, ServiceName, SigningSecret, TenantName, VersionName,
+    EndpointSpec, EventKind, GroupName, JsonPath, NoTime, RoutePattern, ScheduleError, ServiceName, SigningSecret,
+    TenantName, TimeOfDay, VersionName, Weekday, Zone,
 };
 
 /// Declares a form by what it allows and the function that reads it.
@@ -47,6 +48,10 @@ form!(SECRET_LINK, secret "an address such as \"https://hooks.example.com/in\"",
 form!(MAILBOX, "an e-mail address such as \"ops@example.com\" or \"Ops <ops@example.com>\"", mailbox);
 form!(SIGNING_SECRET, secret "\"whsec_\" and 24 to 64 bytes in base64", signing_secret);
 form!(EVENT_KIND, "the kind of an event such as \"rollback\" or \"split_set\"", event_kind);
+form!(DAYS, "a day such as \"mon\", or days such as \"tue-thu\"", days);
+form!(FROM_TIME, "a time from \"00:00\" to \"23:59\"", from_time);
+form!(TO_TIME, "a time from \"00:00\" to \"24:00\"", time_of_day);
+form!(TIMEZONE, "a name of the IANA database such as \"Europe/Berlin\" or \"UTC\"", timezone);
 form!(HEADER, "a header name such as \"x-user-id\"", header);
 form!(COOKIE, "a cookie name such as \"sid\"", cookie);
 form!(HEADER_VALUE, "visible ASCII characters and spaces", header_value);
@@ -315,6 +320,29 @@ pub(super) fn signing_secret(text: &str) -> Result<SigningSecret, String> {
 /// The kind of an event.
 pub(super) fn event_kind(text: &str) -> Result<EventKind, String> {
     EventKind::parse(text).ok_or_else(|| "is no kind of event".to_owned())
+}
+
+/// Days of the week.
+fn days(text: &str) -> Result<Vec<Weekday>, String> {
+    Weekday::of(text).ok_or_else(|| "is no day".to_owned())
+}
+
+/// A time on a clock.
+fn time_of_day(text: &str) -> Result<TimeOfDay, String> {
+    text.parse().map_err(|NoTime| "is no time of day".to_owned())
+}
+
+/// A time at which something can begin.
+fn from_time(text: &str) -> Result<TimeOfDay, String> {
+    match time_of_day(text)? {
+        TimeOfDay::END => Err("is the end of a day".to_owned()),
+        time => Ok(time),
+    }
+}
+
+/// A time zone.
+fn timezone(text: &str) -> Result<Zone, String> {
+    text.parse().map_err(|_: ScheduleError| "is not known".to_owned())
 }
 
 const SIZE_UNITS: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];

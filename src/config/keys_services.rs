@@ -8,6 +8,7 @@ use super::keys_limits::LIMITS;
 use super::keys_shadow::SHADOW;
 use super::kinds::{Key, Kind, Table, hours, ms, secs};
 use super::streams::STREAMS;
+use super::windows::WINDOW;
 
 /// The algorithms of signatures that are known.
 pub(super) const ALGORITHMS: &[&str] =
@@ -39,6 +40,12 @@ pub(super) static TENANTS: Table = Table::new(
             Kind::Map(&GROUP, &Kind::List(&Kind::Text(&TENANT), 0)),
             "{}",
             "Tenants by group; a group can have a split and a pin of its own.",
+        ),
+        Key::default(
+            "windows",
+            Kind::Map(&TENANT, &Kind::List(&Kind::Table(&WINDOW), 0)),
+            "{}",
+            "By tenant: when rollouts of any service may move it. Whoever is not named may be moved at any time.",
         ),
     ],
 );
@@ -193,6 +200,12 @@ pub(super) static SERVICE_TABLE: Table = Table::new(
             "What becomes of WebSockets, server-sent events and gRPC calls when a shift takes their key elsewhere.",
         ),
         Key::default("guard", Kind::Table(&GUARD), "{}", "When traffic is shifted back to the baseline."),
+        Key::default(
+            "windows",
+            Kind::List(&Kind::Table(&WINDOW), 0),
+            "[]",
+            "When rollouts may begin and take steps: in any of these. Empty: at any time. Going back needs no window.",
+        ),
     ],
 );
 

@@ -28,6 +28,7 @@ mod tenants;
 mod tree;
 mod version;
 mod view;
+mod windows;
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::tree::Value;
 use super::version::version;
 use super::view::{View, read_text};
-use super::{formats, guard, limits, maintenance, shadow, shape, streams};
+use super::{formats, guard, limits, maintenance, shadow, shape, streams, windows};
 use crate::model::{
     BasisPoints, ChooseSpec, HeaderSpec, KeySource, MatchRule, RescueSpec, RoutePattern, ServiceName, ServiceSpec,
     SessionSpec, Sticky, VersionName, VersionSpec, Weights,
@@ -76,6 +76,7 @@ pub(super) fn service(name: &str, view: &View<'_>) -> Option<ServiceSpec> {
         streams: streams::streams(&view.table("streams")),
         route_stats: view.flag("route_stats").unwrap_or(true),
         routes: routes(view),
+        windows: windows::schedule(view, "windows"),
     })
 }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use jsonwebtoken::DecodingKey;
 
-use super::formats;
 use super::keys_services::ALGORITHMS;
 use super::view::View;
+use super::{formats, windows};
 use crate::model::{Conflict, GroupName, JwtKey, JwtSpec, TenantName, TenantSource, TenantsSpec, UnknownTenant};
 
 /// `[tenants]`.
@@ -23,6 +23,7 @@ pub(super) fn tenants(view: &View<'_>) -> TenantsSpec {
             _ => UnknownTenant::Default,
         },
         groups: groups(view),
+        windows: windows::of_tenants(view),
     };
     if spec.unknown == UnknownTenant::Reject && view.list("identify").is_empty() {
         let message = "is \"reject\" and nothing identifies tenants, so every request would be refused; \

@@ -54,6 +54,14 @@ impl Node {
         }
     }
 
+    /// The text, when this is one.
+    pub(super) fn text(&self) -> Option<&str> {
+        match &self.value {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
     /// The value of a key, when this is a table that has it.
     pub(super) fn get(&self, key: &str) -> Option<&Self> {
         match &self.value {

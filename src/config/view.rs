@@ -94,10 +94,7 @@ impl<'a> View<'a> {
 
     /// Text as it stands.
     pub(super) fn text(&self, key: &str) -> Option<&'a str> {
-        match &self.get(key)?.value {
-            Value::Text(text) => Some(text),
-            _ => None,
-        }
+        self.get(key)?.text()
     }
 
     /// A file that is made when it is not there.

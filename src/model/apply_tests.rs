@@ -89,6 +89,7 @@ fn some_service(name: &str, versions: &[&str], salt: Option<&str>) -> (ServiceNa
         streams: Default::default(),
         route_stats: true,
         routes: Vec::new(),
+        windows: Default::default(),
     };
     (spec.name.clone(), Arc::new(spec))
 }

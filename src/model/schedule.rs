@@ -137,7 +137,7 @@ impl TimeWindow {
     ) -> Result<Self, ScheduleError> {
         let mut all = Vec::new();
         for text in days {
-            all.extend(days_of(text).ok_or_else(|| ScheduleError::Days { text: text.to_owned() })?);
+            all.extend(Weekday::of(text).ok_or_else(|| ScheduleError::Days { text: text.to_owned() })?);
         }
         all.sort_unstable();
         all.dedup();
@@ -204,17 +204,17 @@ impl Weekday {
         ["mon", "tue", "wed", "thu", "fri", "sat", "sun"][self as usize]
     }
 
+    /// A day, or those from one to another: `sat-mon` are three. None for anything else.
+    pub fn of(text: &str) -> Option<Vec<Self>> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let (first, last) = (Self::parse(first)?, Self::parse(last)?);
+        let count = (last as usize + 7 - first as usize) % 7 + 1;
+        Some(Self::ALL.into_iter().cycle().skip(first as usize).take(count).collect())
+    }
+
     fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|day| day.as_str() == text)
     }
-}
-
-/// A day, or those from one to another; `sat-mon` are three.
-fn days_of(text: &str) -> Option<Vec<Weekday>> {
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let (first, last) = (Weekday::parse(first)?, Weekday::parse(last)?);
-    let count = (last as usize + 7 - first as usize) % 7 + 1;
-    Some(Weekday::ALL.into_iter().cycle().skip(first as usize).take(count).collect())
 }
 
 /// The text is no time of day.
@@ -310,11 +310,11 @@ mod tests {
     #[test]
     fn ranges_of_days_go_around_the_week() {
         use Weekday::{Fri, Mon, Sat, Sun};
-        assert_eq!(days_of("fri-mon"), Some(vec![Fri, Sat, Sun, Mon]));
-        assert_eq!(days_of("sun-sun"), Some(vec![Sun]));
-        assert_eq!(days_of("mon-sun"), Some(Weekday::ALL.to_vec()));
+        assert_eq!(Weekday::of("fri-mon"), Some(vec![Fri, Sat, Sun, Mon]));
+        assert_eq!(Weekday::of("sun-sun"), Some(vec![Sun]));
+        assert_eq!(Weekday::of("mon-sun"), Some(Weekday::ALL.to_vec()));
         for bad in ["", "-", "mon-", "-mon", "Mon", "monday", "mon-tue-wed", "mon tue", "mon- tue"] {
-            assert_eq!(days_of(bad), None, "{bad}");
+            assert_eq!(Weekday::of(bad), None, "{bad}");
         }
         let read = TimeWindow::new(["fri-mon", "sun"], "00:00", "24:00", "UTC").unwrap();
         assert_eq!(read.days(), [Mon, Fri, Sat, Sun]);

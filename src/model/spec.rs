@@ -14,6 +14,7 @@ use super::limits::LimitsSpec;
 use super::maintenance::MaintenanceSpec;
 use super::names::{GroupName, ServiceName, TenantName, VersionName};
 use super::route_pattern::RoutePattern;
+use super::schedule::Schedule;
 use super::shadow::ShadowSpec;
 use super::share::{BasisPoints, Weights};
 use super::streams::StreamsSpec;
@@ -38,6 +39,8 @@ pub struct TenantsSpec {
     pub unknown: UnknownTenant,
     /// Groups of tenants. A tenant may be in several; the first by name that has a split of its own decides.
     pub groups: BTreeMap<GroupName, BTreeSet<TenantName>>,
+    /// When rollouts may move a tenant, in all services; who is not named may be moved at any time.
+    pub windows: BTreeMap<TenantName, Schedule>,
 }
 
 /// One place in a request where a tenant can be named.
@@ -170,6 +173,8 @@ pub struct ServiceSpec {
     pub route_stats: bool,
     /// Routes that the operator names, at most [`RoutePattern::MAX_PER_SERVICE`].
     pub routes: Vec<RoutePattern>,
+    /// When rollouts may begin and take steps.
+    pub windows: Schedule,
 }
 
 /// One rule: all that is given must hold.

@@ -43,6 +43,11 @@ pub fn open(schedules: &[&Schedule], blackouts: &[Blackout], now_ms: u64) -> Ope
     }
 }
 
+/// Whether a rollout may move at this time: as [`open`], without looking for when that changes.
+pub fn is_open(schedules: &[&Schedule], now_ms: u64) -> bool {
+    Calendar { schedules, blackouts: &[] }.is_open(now_ms)
+}
+
 struct Calendar<'a> {
     schedules: &'a [&'a Schedule],
     blackouts: &'a [Blackout],

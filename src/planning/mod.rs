@@ -10,7 +10,7 @@ mod plan;
 mod validate;
 mod waiting;
 
-pub use calendar::{Opening, open};
+pub use calendar::{Opening, is_open, open};
 pub use evidence::{ScopeEvidence, StageEvidence};
 pub use order::{Candidate, batches};
 pub use plan::{Next, Question, Situation, plan};

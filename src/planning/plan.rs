@@ -1,14 +1,15 @@
 //! The next thing that a rollout does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::calendar::{Opening, is_open, open};
 use super::evidence::StageEvidence;
 use super::waiting::{WaitFor, Waiting};
 use crate::model::{
     BlastRadius, Gate, GateAt, GateRecord, LiveRollout, OnInsufficient, PauseKind, Phase, Rollout, RolloutCommand,
-    Scope, ServiceState, Stage, Step, UnitStatus,
+    Schedule, Scope, ServiceState, Stage, Step, TenantName, UnitStatus,
 };
 
 /// Natural logarithm of the evidence at which a step counts as proven: 20, which a version beyond the margin reaches with
@@ -30,8 +31,8 @@ pub struct Situation<'a> {
     pub frozen: Option<Waiting>,
     /// Why nothing may move in this service now: it is outside its windows.
     pub closed: Option<Waiting>,
-    /// Tenants that are outside their own windows.
-    pub closed_tenants: &'a dyn Fn(&Scope) -> bool,
+    /// When single tenants may move, where that is not always.
+    pub tenant_windows: &'a BTreeMap<TenantName, Schedule>,
     /// Gates that were asked and have not answered.
     pub asked: &'a BTreeSet<String>,
     /// A gate that may hold at any time does.
@@ -234,13 +235,41 @@ fn enter_now(now: &Situation<'_>, stage: Stage, step: &Step) -> Next {
     };
     let batch = now.live.units.range(rollout.batch_range(stage.batch));
     let due: Vec<_> = batch.filter(|(_, u)| due(u.status, u.step)).map(|(_, u)| &u.scope).collect();
-    let open: Vec<_> = due.iter().filter(|scope| !(now.closed_tenants)(scope)).collect();
+    let window = |scope: &Scope| match scope {
+        Scope::Tenant(tenant) => now.tenant_windows.get(tenant),
+        Scope::Service | Scope::Group(_) => None,
+    };
+    let is_closed = |scope: &Scope| window(scope).is_some_and(|schedule| !is_open(&[schedule], now.now_ms));
+    let open: Vec<_> = due.iter().filter(|scope| !is_closed(scope)).collect();
     if open.is_empty() && !due.is_empty() {
-        return wait(WaitFor::Window, format!("{} tenants of the batch are outside their windows", due.len()));
+        return outside(due.len(), due.iter().filter_map(|scope| window(scope)), now.now_ms);
     }
     let reason = format!("Step {stage}: {} of {} for {} of the batch.", step.share, rollout.spec.to, open.len());
     let only = (open.len() < due.len()).then(|| open.iter().map(|s| (**s).clone()).collect());
     act(RolloutCommand::Enter { stage, only }, reason, Value::Null)
+}
+
+/// Schedules for which the next opening is looked up; more would cost more than the answer is worth.
+const SCHEDULES: usize = 20;
+
+/// So many tenants wait for their windows, until the first of them opens.
+fn outside<'a>(tenants: usize, schedules: impl Iterator<Item = &'a Schedule>, now_ms: u64) -> Next {
+    let waiting =
+        Waiting::new(WaitFor::Window, format!("{tenants} tenants of the batch are outside their own windows"));
+    let mut distinct: Vec<&Schedule> = Vec::new();
+    for schedule in schedules {
+        if !distinct.contains(&schedule) {
+            distinct.push(schedule);
+        }
+        if distinct.len() > SCHEDULES {
+            return Next::Wait(waiting);
+        }
+    }
+    let opens = distinct.into_iter().filter_map(|schedule| match open(&[schedule], &[], now_ms) {
+        Opening::Open { .. } => None,
+        Opening::Closed { opens_ms } => opens_ms,
+    });
+    Next::Wait(opens.min().into_iter().fold(waiting, Waiting::until))
 }
 
 fn bake(now: &Situation<'_>) -> Next {

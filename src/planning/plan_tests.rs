@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::model::{
-    Author, Bar, BasisPoints, GoingBack, Hold, Pause, RolledBack, RolloutSpec, Target, TenantName, Unit, Units,
-    VersionName, Weights, plan_of,
+    Author, Bar, BasisPoints, GoingBack, Hold, Pause, RolledBack, RolloutSpec, Target, TenantName, TimeWindow, Unit,
+    Units, VersionName, Weights, plan_of,
 };
 use crate::planning::ScopeEvidence;
 
@@ -13,7 +13,7 @@ struct Case {
     service: ServiceState,
     seen: StageEvidence,
     asked: BTreeSet<String>,
-    closed: Vec<Scope>,
+    tenant_windows: BTreeMap<TenantName, Schedule>,
     window: Option<Waiting>,
     now_ms: u64,
 }
@@ -59,7 +59,7 @@ impl Case {
             service,
             seen: StageEvidence::default(),
             asked: BTreeSet::new(),
-            closed: Vec::new(),
+            tenant_windows: BTreeMap::new(),
             window: None,
             now_ms: NOW,
         }
@@ -85,7 +85,7 @@ impl Case {
             evidence: &self.seen,
             frozen: None,
             closed: self.window.clone(),
-            closed_tenants: &|scope| self.closed.contains(scope),
+            tenant_windows: &self.tenant_windows,
             asked: &self.asked,
             held_by_gate: None,
             now_ms: self.now_ms,
@@ -247,11 +247,17 @@ fn steps_wait_for_delay_approval_and_the_windows_of_tenants() {
     assert_eq!(case.does(), RolloutCommand::Enter { stage: Stage { batch: 1, step: 0 }, only: None });
     case.live.rollout.bounds = vec![0, 0, 2];
     let scope = |n: &str| Scope::Tenant(TenantName::new(n).unwrap());
-    case.closed = vec![scope("a")];
+    // 1970-01-01, a Thursday, at 00:16.
+    let later = Schedule { windows: vec![TimeWindow::new([], "01:00", "02:00", "UTC").unwrap()] };
+    let name = |n: &str| TenantName::new(n).unwrap();
+    case.tenant_windows.insert(name("a"), later.clone());
     let only = Some(vec![scope("b")]);
     assert_eq!(case.does(), RolloutCommand::Enter { stage: Stage { batch: 1, step: 0 }, only });
-    case.closed.push(scope("b"));
-    assert_eq!(case.waits(), WaitFor::Window);
+    case.tenant_windows.insert(name("b"), later);
+    let Next::Wait(waiting) = case.next() else { panic!() };
+    assert_eq!((waiting.on, waiting.until_ms), (WaitFor::Window, Some(3_600_000)));
+    case.now_ms = 3_600_000;
+    assert_eq!(case.does(), RolloutCommand::Enter { stage: Stage { batch: 1, step: 0 }, only: None });
 }
 
 #[test]

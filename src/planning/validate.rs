@@ -23,6 +23,8 @@ pub struct Facts {
     pub pins: usize,
     /// Whether a hold, a freeze or a time window keeps it from beginning now, in a sentence.
     pub waits: Option<String>,
+    /// Tenants whose own windows are closed now.
+    pub outside_windows: usize,
     /// Whether the new version lies deprecated.
     pub to_deprecated: bool,
 }
@@ -195,6 +197,10 @@ fn risks(new: &NewRollout, facts: &Facts) -> Vec<String> {
         format!("{} tenants have splits that people set; they stay as they are", facts.tenants_set_by_people),
     );
     risk(facts.pins > 0, format!("{} pins lead to {} or {to} whatever the rollout does", facts.pins, spec.from));
+    risk(
+        facts.outside_windows > 0,
+        format!("{} tenants are outside their own windows now and come later than others", facts.outside_windows),
+    );
     if let Some(waits) = &facts.waits {
         risk(true, waits.clone());
     }

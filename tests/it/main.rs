@@ -41,3 +41,4 @@ mod waits;
 mod webhook;
 mod websocket;
 mod websocket_begin;
+mod windows;

@@ -4,13 +4,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::super::context::{Found, Shared};
 use crate::model::{NewRollout, Pin, Scope, Target, VersionName};
-use crate::planning::{Facts, Opening, open};
+use crate::planning::{Facts, Opening, is_open, open};
 
 /// Over which time traffic is looked at, in milliseconds.
 const TRAFFIC_MS: u64 = 5 * 60 * 1_000;
 
 pub(super) fn gathered(cx: &Shared, found: &Found, new: &NewRollout) -> Facts {
     let (spec, live) = (&new.spec, found.live());
+    let wall_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
     let to = found.route.version(spec.to.as_str());
     let leads = |pin: &&Pin| matches!(pin, Pin::Version(v) if *v == spec.from || *v == spec.to);
     Facts {
@@ -21,7 +22,8 @@ pub(super) fn gathered(cx: &Shared, found: &Found, new: &NewRollout) -> Facts {
         rate: rate(cx, found, new),
         tenants_set_by_people: set_by_people(found, new),
         pins: live.pins.iter().filter(leads).count(),
-        waits: waits(found, new),
+        waits: waits(found, new, wall_ms),
+        outside_windows: outside_windows(found, new, wall_ms),
         to_deprecated: to.is_some_and(|version| version.spec.deprecated.is_some()),
     }
 }
@@ -64,19 +66,31 @@ fn set_by_people(found: &Found, new: &NewRollout) -> usize {
 }
 
 /// Why it would not begin now.
-fn waits(found: &Found, new: &NewRollout) -> Option<String> {
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
+fn waits(found: &Found, new: &NewRollout, now_ms: u64) -> Option<String> {
     if let Some(hold) = &found.live().hold {
         return Some(format!("{} holds the service, so it will not begin before the hold is released", hold.author));
     }
     if let Some(freeze) = found.view.state.freeze_at(now_ms) {
         return Some(format!("{} froze all rollouts, so it will not begin before that ends", freeze.author));
     }
-    match open(&[&new.spec.schedule], &[], now_ms) {
+    match open(&[&new.spec.schedule, &found.route.spec.windows], &[], now_ms) {
         Opening::Open { .. } => None,
         Opening::Closed { opens_ms: Some(at) } => {
             Some(format!("it is outside its windows until {}", super::super::answers::time(at)))
         }
         Opening::Closed { opens_ms: None } => Some("its windows do not open within 400 days".to_owned()),
     }
+}
+
+/// Tenants of the rollout whose own windows are closed now.
+fn outside_windows(found: &Found, new: &NewRollout, now_ms: u64) -> usize {
+    let windows = &found.view.settings.structure.tenants.windows;
+    if windows.is_empty() {
+        return 0;
+    }
+    let is_outside = |scope: &&Scope| match scope {
+        Scope::Tenant(tenant) => windows.get(tenant).is_some_and(|schedule| !is_open(&[schedule], now_ms)),
+        Scope::Service | Scope::Group(_) => false,
+    };
+    new.batches.iter().flatten().filter(is_outside).count()
 }

@@ -19,8 +19,7 @@ use self::metrics::RolloutMetrics;
 use self::watched::Watched;
 use crate::control::{Control, SubmitError, View};
 use crate::model::{
-    Author, Change, ChangeRequest, Freeze, LiveRollout, RolloutCommand, RolloutId, Schedule, Scope, ServiceName,
-    VersionName,
+    Author, Change, ChangeRequest, Freeze, LiveRollout, RolloutCommand, RolloutId, Schedule, ServiceName, VersionName,
 };
 use crate::planning::{Next, Opening, Situation, StageEvidence, WaitFor, Waiting, open, plan};
 use crate::proxy::Clock;
@@ -173,13 +172,15 @@ impl Rollouts {
         self.poll_holds(live, now_ms);
         let Some(watched) = self.watched.get(&rollout.id) else { return };
         let wall_ms = wall_ms();
+        let structure = &view.settings.structure;
+        let Some(windows) = structure.services.get(&rollout.service).map(|spec| &spec.windows) else { return };
         let situation = Situation {
             live,
             service,
             evidence: &evidence,
             frozen: view.state.freeze_at(wall_ms).map(frozen),
-            closed: closed(&[&rollout.spec.schedule], wall_ms),
-            closed_tenants: &|_: &Scope| false,
+            closed: closed(&[&rollout.spec.schedule, windows], wall_ms),
+            tenant_windows: &structure.tenants.windows,
             asked: &watched.asked,
             held_by_gate: watched.held_by_gate(rollout),
             now_ms: wall_ms,

@@ -10,6 +10,7 @@ mod reference;
 mod shadow;
 mod streams;
 mod versions;
+mod windows;
 
 use std::io;
 use std::path::Path;
