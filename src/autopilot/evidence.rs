@@ -75,6 +75,19 @@ pub(super) fn share_of(weights: &Weights, baseline: &VersionName, canary: &Versi
     if b + c == 0 { 0.0 } else { f64::from(c) / f64::from(b + c) }
 }
 
+/// What the epochs add to the comparison of a canary with the baseline: batches, and the canary's requests and failures.
+pub(super) fn since(
+    epochs: &[EpochNews],
+    baseline: &VersionName,
+    canary: &VersionName,
+    since: u64,
+    client_errors: bool,
+) -> (Vec<Batch>, (u64, u64)) {
+    let counts = epochs.iter().map(|e| e.of(canary, since));
+    let counted = counts.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+    (epochs.iter().map(|e| e.batch(baseline, canary, since, client_errors)).collect(), counted)
+}
+
 impl EpochNews {
     /// What a comparison of two versions that began with the epoch `since` takes from this one. From earlier epochs only
     /// the baseline's part: requests that were on their way when the canary began belong to the comparison (rule R3), but

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::AutopilotParts;
 use super::alone;
 use super::cuts::Cuts;
-use super::evidence::{EpochNews, Readings, share_of};
+use super::evidence::{self, EpochNews, Readings, share_of};
 use super::fleet::Fleets;
 use super::limits::{Rate, Recent};
 use super::settle::{self, Findings};
@@ -231,18 +231,10 @@ impl Autopilot {
             let (since, client_errors) = (entry.since_epoch, route.spec.guard.client_errors);
             let (batches, counted) = match alone {
                 true => (vec![alone::batch(news, baseline, canary, now_ms)], alone::counted(news, canary)),
-                false => {
-                    let counts = epochs.iter().map(|e| e.of(canary, since));
-                    let counted = counts.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
-                    (epochs.iter().map(|e| e.batch(baseline, canary, since, client_errors)).collect(), counted)
-                }
+                false => evidence::since(epochs, baseline, canary, since, client_errors),
             };
             entry.follow(split, &parameters, now_ms);
-            if counted.1 > 0 {
-                entry.first_bad_ms.get_or_insert(now_ms);
-            }
-            entry.recent.add(now_ms, counted.0, counted.1);
-            entry.counted = (entry.counted.0 + counted.0, entry.counted.1 + counted.1);
+            entry.count(now_ms, counted);
             entry.comparison.observe(now_ms, share, &batches);
             let assessment = entry.comparison.assess(now_ms, share, share * rate);
             if route.spec.guard.fleet && !alone {
@@ -274,18 +266,22 @@ impl Autopilot {
                 assessment: &assessment,
             };
             let entry_wants = settle::settle(&findings, entry, &self.windows, now_ms);
-            if braked {
-                self.braked
-                    .entry(key.clone())
-                    .or_insert_with(|| ScopeHandle { service: handle.service.clone(), tally: handle.tally.clone() });
-            } else {
-                self.braked.remove(&key);
-            }
+            self.remember_brake(&key, handle, braked);
             for note in entry_wants.notes {
                 self.control.note(note);
             }
             wanted.extend(entry_wants.change.map(|request| Wanted { request, key: Some(key) }));
         }
+    }
+
+    /// Brakes end by time, so a scope that has one is looked at although nothing moves.
+    fn remember_brake(&mut self, key: &ScopeKey, handle: &ScopeHandle, braked: bool) {
+        if !braked {
+            self.braked.remove(key);
+            return;
+        }
+        let scope = || ScopeHandle { service: handle.service.clone(), tally: handle.tally.clone() };
+        self.braked.entry(key.clone()).or_insert_with(scope);
     }
 
     fn parameters_of(&mut self, service: &ServiceName, guard: &Arc<GuardSpec>) -> Parameters {
@@ -425,6 +421,15 @@ impl Autopilot {
 }
 
 impl Entry {
+    /// Requests that the canary answered since the last look, and those that it failed.
+    fn count(&mut self, now_ms: u64, (requests, failed): (u64, u64)) {
+        if failed > 0 {
+            self.first_bad_ms.get_or_insert(now_ms);
+        }
+        self.recent.add(now_ms, requests, failed);
+        self.counted = (self.counted.0 + requests, self.counted.1 + failed);
+    }
+
     fn new(parameters: &Parameters, split: &Split, handle: &ScopeHandle, now_ms: u64) -> Self {
         Self {
             comparison: Comparison::new(parameters, now_ms),
