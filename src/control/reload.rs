@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
+use super::View;
+use super::start::now_ms;
 use crate::config::Settings;
+use crate::model::{ChangeError, VersionName};
 
 /// What a reload came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -56,4 +59,21 @@ pub(super) fn differences(old: &Settings, new: &Settings) -> (Vec<String>, Vec<S
         note(&mut changed, &format!("services.{name}"), a.get(name) == b.get(name));
     }
     (changed, restart)
+}
+
+/// A version that is left out of the file must not be one that a rollout keeps warm: without it there is no way back.
+/// Versions that have traffic are refused when the routes are compiled.
+pub(super) fn keeps_warm(view: &View, new: &Settings) -> Result<(), ChangeError> {
+    for (name, spec) in &new.structure.services {
+        let Some(before) = view.settings.structure.services.get(name) else { continue };
+        let live = view.state.service(name.as_str());
+        let registered = |version: &VersionName| live.is_some_and(|live| live.versions.contains_key(version));
+        let gone = before.versions.keys().filter(|v| !spec.versions.contains_key(*v) && !registered(v));
+        for version in gone {
+            if let Some(uses) = view.state.kept_warm(name, version, now_ms()) {
+                return Err(ChangeError::InUse { service: name.clone(), version: version.clone(), uses });
+            }
+        }
+    }
+    Ok(())
 }

@@ -10,7 +10,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time::Instant;
 
 use super::keys::{document_key, fresh_secret, rotated, signer};
-use super::reload::{ReloadReport, differences};
+use super::reload::{ReloadReport, differences, keeps_warm};
 use super::start::{begin, now_ms, secrets_of};
 use super::{Command, Receipt, SubmitError, View};
 use crate::config::Settings;
@@ -263,6 +263,7 @@ impl Writer {
             reach: Arc::new(settings.admin.reach()),
             ..self.context.clone()
         };
+        keeps_warm(&view, &settings)?;
         let mut state = view.state.clone();
         let mut commits = Vec::new();
         for name in settings.structure.services.keys().filter(|n| view.state.service(n.as_str()).is_none()) {

@@ -502,8 +502,19 @@ impl Next<'_> {
 }
 
 impl State {
-    /// What still sends requests to a version, in words; `None` when nothing does.
-    pub fn uses_of(&self, service: &ServiceName, version: &VersionName) -> Option<String> {
+    /// Which rollout may still be undone and needs a version for that, and until when, in words; `None` when none does at
+    /// this time, in milliseconds since the Unix epoch.
+    pub fn kept_warm(&self, service: &ServiceName, version: &VersionName, now_ms: u64) -> Option<String> {
+        let rollouts = self.rollouts.values().map(|live| &live.rollout);
+        let left = rollouts.filter(|rollout| rollout.service == *service && rollout.spec.from == *version);
+        let warm = left.filter_map(|rollout| Some((&rollout.id, rollout.warm_until_ms()?)));
+        let (rollout, until_ms) = warm.filter(|(_, until)| *until > now_ms).max_by_key(|(_, until)| *until)?;
+        let until = i64::try_from(until_ms / 1_000).ok().and_then(|s| jiff::Timestamp::from_second(s).ok());
+        Some(format!("kept warm until {} by rollout {rollout}", until.unwrap_or(jiff::Timestamp::MAX)))
+    }
+
+    /// What still needs a version at this time, in milliseconds since the Unix epoch, in words; `None` when nothing does.
+    pub fn uses_of(&self, service: &ServiceName, version: &VersionName, now_ms: u64) -> Option<String> {
         let live = self.service(service.as_str())?;
         let has = |split: &Split| {
             let gets = live.weights_in_effect(split).share(version.as_str()) > BasisPoints::ZERO;
@@ -530,6 +541,10 @@ impl State {
         if pins > 0 {
             uses.push(format!("{pins} pins"));
         }
+        if let Some(live) = self.running_rollout(service).filter(|live| live.rollout.spec.names(version)) {
+            uses.push(format!("rollout {}", live.rollout.id));
+        }
+        uses.extend(self.kept_warm(service, version, now_ms));
         (!uses.is_empty()).then(|| uses.join(", "))
     }
 

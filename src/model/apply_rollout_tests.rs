@@ -362,3 +362,19 @@ fn pins_and_weights_of_others_stay_out_of_it() {
     assert!(matches!(house.ask(&id2), Err(ChangeError::UnknownRollout { .. })));
     assert_eq!(house.rollout(&id).author, person());
 }
+
+#[test]
+fn the_old_version_is_kept_while_the_rollout_may_be_undone() {
+    let mut house = House::new();
+    let spec = RolloutSpec { keep_warm_ms: 60_000, ..plan(&[100]) };
+    let id = house.begin(new(spec, &[&[Scope::Service]]));
+    let uses = |house: &House, v: &str, at| house.state.uses_of(&service("api"), &version(v), at);
+    assert!(uses(&house, "2", 0).unwrap().contains(id.as_str()), "a rollout on its way needs both");
+    house.enter(&id);
+    house.pass(&id);
+    house.machine(&id, RolloutCommand::Complete).unwrap();
+    let ended = house.rollout(&id).ended_ms.unwrap();
+    let why = uses(&house, "1", ended + 59_999).unwrap();
+    assert!(why.contains("kept warm until 1970") && why.contains(id.as_str()), "{why}");
+    assert_eq!(uses(&house, "1", ended + 60_000), None);
+}

@@ -112,7 +112,7 @@ impl Next<'_> {
             let why = format!("version {version} is defined in the configuration file; remove it there and reload");
             return Err(ChangeError::Invalid(why));
         }
-        if let Some(uses) = self.state.uses_of(&self.request.service, version) {
+        if let Some(uses) = self.state.uses_of(&self.request.service, version, self.now_ms) {
             return Err(ChangeError::InUse { service: self.request.service.clone(), version: version.clone(), uses });
         }
         // A bar outlives its version while splits from before it still lead there, by name or by way of another bar: they

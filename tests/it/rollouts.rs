@@ -61,7 +61,7 @@ impl TestApp {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_good_version_proves_itself_step_by_step_and_is_trusted_at_the_end() {
-    let (_old, _new, app) = start("").await;
+    let (old, new, app) = start("").await;
     let load = Load::start(&app, 600, many_users(10_000_000));
     let id = app.rollout(plan(json!({ "steps": [50, 100], "reason": "release 2" }))).await;
     app.rollout_until(&id, "at half", 10 * SECONDS, |r| r["in_effect"] == true).await;
@@ -79,6 +79,14 @@ async fn a_good_version_proves_itself_step_by_step_and_is_trusted_at_the_end() {
     assert!(reason.contains("Proven not to be worse"), "{reason}");
     assert!(passed[0]["evidence"]["requests"].as_u64().unwrap() > 100);
     assert_eq!(app.metric("switchback_rollouts{phase=\"completed\",service=\"shop\"}").await, 1.0);
+    assert!(done["warm_until"].is_string(), "{done:#}");
+    // The way back stays open for a while: the file cannot take the old version away.
+    let without = two_versions(&old, &new, "").replace("baseline = \"1.0.0\"", "baseline = \"2.0.0\"");
+    let gone = without.find("[services.shop.versions.\"1.0.0\"]").unwrap();
+    let next = without.find("[services.shop.versions.\"2.0.0\"]").unwrap();
+    app.write_config(&format!("{}{}", &without[..gone], &without[next..]));
+    let (status, refused) = app.api("POST", "/v1/reload", None).await;
+    assert!(status == 409 && refused["detail"].as_str().unwrap().contains("kept warm until"), "{status} {refused}");
     // And back again, since the old version is still there.
     let (status, answer) = app.lead(&id, "undo", json!({ "reason": "we were wrong" })).await;
     assert_eq!(status, 200, "{answer}");

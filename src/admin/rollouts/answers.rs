@@ -61,6 +61,9 @@ pub(in crate::admin) struct RolloutAnswer {
     started: Option<String>,
     #[schema(required)]
     ended: Option<String>,
+    /// Until when the old version cannot be removed, so that the rollout can be undone; none unless it is complete.
+    #[schema(required)]
+    warm_until: Option<String>,
     /// How often it was begun again.
     retries: u32,
     /// The rollout that this one goes on from.
@@ -103,6 +106,7 @@ impl RolloutAnswer {
             created: time(rollout.created_ms),
             started: rollout.started_ms.map(time),
             ended: rollout.ended_ms.map(time),
+            warm_until: rollout.warm_until_ms().map(time),
             retries: rollout.retries,
             follows: rollout.follows.clone(),
             plan: plan(spec),

@@ -220,6 +220,12 @@ impl Rollout {
         self.phase != Phase::Pending && steps.iter().enumerate().any(|(i, s)| s.no_return && entered(i))
     }
 
+    /// Until when the old version must stay usable, in milliseconds since the Unix epoch; none unless it is complete.
+    pub fn warm_until_ms(&self) -> Option<u64> {
+        let ended_ms = self.ended_ms.filter(|_| self.phase == Phase::Completed)?;
+        (self.spec.keep_warm_ms > 0).then(|| ended_ms.saturating_add(self.spec.keep_warm_ms))
+    }
+
     /// The gates of a moment, with the names under which their answers are kept.
     pub fn gates_at(&self, at: GateAt) -> impl Iterator<Item = (String, &Gate)> {
         let step = self.stage.step + 1;

@@ -226,6 +226,11 @@ impl RolloutSpec {
         BasisPoints::new(share.points().min(most)).unwrap_or(share)
     }
 
+    /// Whether it is about this version.
+    pub fn names(&self, version: &VersionName) -> bool {
+        self.from == *version || self.to == *version || self.then.contains(version)
+    }
+
     /// Whether a step is the last one.
     pub fn is_last(&self, step: u32) -> bool {
         step as usize + 1 >= self.steps.len()
