@@ -109,6 +109,7 @@ impl Next<'_> {
             paused: None,
             approved: None,
             bake_over: false,
+            accepted_back: None,
             gates: Default::default(),
             bounds,
             counts: units.counts(),
@@ -180,6 +181,15 @@ impl Next<'_> {
             }
             C::Begin | C::Enter { .. } | C::Pass { .. } | C::Complete if self.live()?.hold.is_some() => {
                 nothing(format!("{} is held", rollout.service))
+            }
+            // Neither is written into the rollout, so its revision does not fence what was asked for before.
+            C::Begin | C::Enter { .. } | C::Pass { .. } | C::Complete
+                if self.state.freeze_at(self.now_ms).is_some() =>
+            {
+                nothing("everything is frozen".to_owned())
+            }
+            C::Begin | C::Enter { .. } | C::Pass { .. } | C::Complete if self.is_back_already(rollout)? => {
+                nothing(format!("{} lost all its traffic since rollout {} began", rollout.spec.to, rollout.id))
             }
             C::Enter { stage, .. } if *stage != rollout.stage || rollout.in_effect => {
                 nothing(format!("rollout {} is at step {}", rollout.id, rollout.stage))
@@ -288,6 +298,9 @@ impl Next<'_> {
         };
         // Whoever lets a step without proof go on has seen enough of it.
         written.rollout.bake_over |= pause.kind == PauseKind::Evidence && written.rollout.in_effect;
+        if pause.kind == PauseKind::NoReturn {
+            written.rollout.accepted_back = Some(written.rollout.counts.rolled_back);
+        }
         written.rollout.gates.values_mut().for_each(|record| record.failures = 0);
         self.take_over(written)?;
         Ok(EventKind::RolloutResumed)
@@ -301,6 +314,7 @@ impl Next<'_> {
         (rollout.started_ms, rollout.ended_ms) = (None, None);
         (rollout.paused, rollout.approved, rollout.going_back) = (None, None, None);
         rollout.bake_over = false;
+        rollout.accepted_back = None;
         rollout.gates.clear();
         rollout.failed_requests = 0;
         rollout.retries += 1;

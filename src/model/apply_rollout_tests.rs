@@ -378,3 +378,39 @@ fn the_old_version_is_kept_while_the_rollout_may_be_undone() {
     assert!(why.contains("kept warm until 1970") && why.contains(id.as_str()), "{why}");
     assert_eq!(uses(&house, "1", ended + 60_000), None);
 }
+
+#[test]
+fn what_was_asked_for_before_a_freeze_or_a_rollback_comes_too_late() {
+    let mut house = House::new();
+    let id = house.begin(new(plan(&[10, 100]), &[&[Scope::Service]]));
+    house.enter(&id);
+    house.ask(&by_autopilot(rollback(Scope::Service, Some("2")))).unwrap();
+    let pass = RolloutCommand::Pass { stage: Stage::default() };
+    assert!(matches!(house.machine(&id, pass), Err(ChangeError::Nothing(_))), "its traffic is gone");
+    let mut house = House::new();
+    let id = house.begin(new(plan(&[10, 100]), &[&[Scope::Service]]));
+    house.state.freeze = Some(crate::model::Freeze {
+        format: 1,
+        revision: 1,
+        author: person(),
+        reason: String::new(),
+        since_ms: 0,
+        until_ms: None,
+    });
+    let enter = RolloutCommand::Enter { stage: Stage::default(), only: None };
+    assert!(matches!(house.machine(&id, enter), Err(ChangeError::Nothing(_))), "everything is frozen");
+}
+
+#[test]
+fn trusting_a_version_does_not_bring_back_what_was_rolled_back_of_it() {
+    let mut house = House::new();
+    house.does(set(of_tenant("acme"), "1=50 2=50"));
+    house.ask(&by_autopilot(rollback(Scope::Service, Some("2")))).unwrap();
+    assert_eq!(house.share(&of_tenant("acme")), 0.0);
+    let id = house.begin(new(plan(&[100]), &[&[Scope::Service]]));
+    house.enter(&id);
+    house.pass(&id);
+    house.machine(&id, RolloutCommand::Complete).unwrap();
+    assert_eq!(house.state.service("api").unwrap().baseline, version("2"));
+    assert_eq!((house.share(&of_tenant("acme")), house.share(&Scope::Service)), (0.0, 100.0));
+}

@@ -10,13 +10,14 @@ use super::apply_rollout::{WrittenRollout, covers, not_now};
 use super::change::{Change, ChangeError, NewRollout};
 use super::document::DOCUMENT_FORMAT;
 use super::event::{Author, EventKind};
-use super::names::{RolloutId, VersionName};
+use super::names::{RolloutId, TenantName, VersionName};
 use super::rollout::{
     GoingBack, Pause, PauseKind, Phase, Rollout, RolloutSpec, Stage, Target, Unit, UnitStatus, Units,
 };
 use super::share::{BUCKETS, BasisPoints, Weights};
 use super::split::{RolledBack, Split};
 use super::state::{Bar, Pin, Scope, TenantState};
+use super::tenant_map::TenantMap;
 
 impl Next<'_> {
     /// The units of a new rollout. Those whose split is not of its two versions alone are somebody else's business.
@@ -204,24 +205,56 @@ impl Next<'_> {
         let excluded = |p: &Pin| matches!(p, Pin::Exclude(v) if v == to);
         let alone = rollout.counts.left_behind() == 0 && !self.live()?.pins.iter().any(excluded);
         if rollout.spec.target == Target::Service && alone {
-            let edit = self.edit()?;
-            edit.baseline = to.clone();
-            edit.bars.remove(to);
-            self.follow_the_service(&rollout);
+            self.lift_bar(to)?;
+            self.edit()?.baseline = to.clone();
+            self.follow_the_service(&rollout)?;
         }
         Ok(EventKind::RolloutCompleted)
     }
 
     /// Tenants whose split the rollout made, and that is the service's by now, follow the service again.
-    fn follow_the_service(&mut self, rollout: &Rollout) {
-        let Some(tenants) = self.state.tenants.get(&rollout.service) else { return };
+    fn follow_the_service(&mut self, rollout: &Rollout) -> Result<(), ChangeError> {
+        let live = self.live()?.clone();
+        let Some(tenants) = self.state.tenants.get(&rollout.service) else { return Ok(()) };
+        let to = &rollout.spec.to;
         let same = |own: &TenantState| {
-            let whole = own.split.weights().sole() == Some(&rollout.spec.to) && own.split.brake.is_none();
+            let whole = own.split.weights().sole() == Some(to) && own.split.brake.is_none();
             // Recalls end sessions of former rollbacks, and only the split knows them.
-            own.by.as_ref() == Some(&rollout.id) && whole && own.split.recalls.is_empty()
+            let plain = own.split.recalls.is_empty() && live.barred(to, &own.split).is_none();
+            own.by.as_ref() == Some(&rollout.id) && whole && plain
         };
         let done: Vec<_> = tenants.iter().filter(|(_, own)| same(own)).map(|(name, _)| (name.clone(), None)).collect();
         self.writes.tenants.extend(done);
+        Ok(())
+    }
+
+    /// Ends the bar on a version that is trusted from now on. Splits that it took the version from are written as what they
+    /// came to: what was rolled back does not come back because others went on.
+    fn lift_bar(&mut self, version: &VersionName) -> Result<(), ChangeError> {
+        let live = self.live()?.clone();
+        let Some(bar) = live.bars.get(version) else { return Ok(()) };
+        let lifted = |split: &Split| {
+            let held = split.intended().share(version.as_str()).max(split.share(version.as_str()));
+            if live.barred(version, split).is_none() || held == BasisPoints::ZERO {
+                return None;
+            }
+            let mut split = as_in_effect(&live, split.clone());
+            split.recalls.note(version, bar.revision);
+            Some(split)
+        };
+        let tenants = self.state.tenants.get(&self.request.service).into_iter().flat_map(TenantMap::iter);
+        let own = |(name, own): (&TenantName, &TenantState)| {
+            let split = lifted(&own.split)?;
+            Some((name.clone(), Some(TenantState { revision: self.revision, split, ..own.clone() })))
+        };
+        let tenants: Vec<_> = tenants.filter_map(own).collect();
+        self.writes.tenants.extend(tenants);
+        let edit = self.edit()?;
+        for split in edit.groups.values_mut() {
+            *split = lifted(split).unwrap_or_else(|| split.clone());
+        }
+        edit.bars.remove(version);
+        Ok(())
     }
 
     /// Traffic goes back, at once or in the steps of the plan.
@@ -302,9 +335,9 @@ impl Next<'_> {
             let revision = self.revision;
             let live = self.live()?.clone();
             let kept = pair_without(&live.weights_in_effect(&live.split), &to, &from)?;
+            self.lift_bar(&from)?;
             let edit = self.edit()?;
             edit.baseline = if edit.baseline == to { from.clone() } else { edit.baseline.clone() };
-            edit.bars.remove(&from);
             edit.split = as_in_effect(&live, live.split.clone()).reweighted(&kept, &from, live.split.salt, revision);
             edit.split.rolled_back = Some(rolled_back.clone());
             edit.bars.insert(to.clone(), Bar { revision, to: from, rolled_back });

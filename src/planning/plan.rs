@@ -138,7 +138,9 @@ fn why_back(now: &Situation<'_>) -> Option<(&'static str, String, bool)> {
     let gone = rollout.counts.rolled_back;
     // A unit that is a whole service or group has many tenants; those that were heard of count.
     let moved = rollout.counts.moved().max(now.evidence.scopes + gone);
-    if spec.tolerate.is_exceeded(gone, moved) {
+    // Past the point of no return a person who lets it go on has seen what it has cost.
+    let known = rollout.accepted_back.is_some_and(|accepted| gone <= accepted);
+    if spec.tolerate.is_exceeded(gone, moved) && !known {
         let reason = format!(
             "{gone} of the {moved} tenants that were moved to {} went back. That is more than the rollout tolerates. All of \
              them go back to {}.",
@@ -148,7 +150,7 @@ fn why_back(now: &Situation<'_>) -> Option<(&'static str, String, bool)> {
     }
     let BlastRadius { failed_requests: Some(most), .. } = spec.blast_radius else { return None };
     let failed = now.evidence.failed_requests.max(rollout.failed_requests);
-    (failed > most).then(|| {
+    (failed > most && rollout.accepted_back.is_none()).then(|| {
         let reason = format!(
             "{failed} requests of users failed on {} since the rollout began. That is more than the {most} that it may cost. \
              Everyone goes back to {}.",

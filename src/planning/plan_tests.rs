@@ -44,6 +44,7 @@ impl Case {
             paused: None,
             approved: None,
             bake_over: false,
+            accepted_back: None,
             gates: Default::default(),
             bounds: vec![0, 2],
             counts: units.counts(),
@@ -220,6 +221,10 @@ fn too_many_tenants_going_back_take_all_back_unless_there_is_no_return() {
     let (author, reason) = (Author::Autopilot, String::new());
     case.live.rollout.paused = Some(Pause { kind: PauseKind::NoReturn, author, reason, since_ms: 0 });
     assert_eq!(case.waits(), WaitFor::Person);
+    (case.live.rollout.paused, case.live.rollout.accepted_back) = (None, Some(2));
+    assert_eq!(case.waits(), WaitFor::Bake, "a person let it go on");
+    case.live.rollout.counts.rolled_back = 3;
+    assert_eq!(case.does(), RolloutCommand::Hold(PauseKind::NoReturn), "and it got worse");
 }
 
 #[test]

@@ -71,6 +71,10 @@ pub struct Rollout {
     /// A person ended the bake of the step in effect.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bake_over: bool,
+    /// Tenants that had gone back when a person let it go on past its point of no return: the person knows about those, and
+    /// that the budget is spent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted_back: Option<u32>,
     /// What the gates said, by the gate's name and stage.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub gates: BTreeMap<String, GateRecord>,
