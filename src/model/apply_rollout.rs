@@ -14,7 +14,8 @@ use super::document::{Commit, DOCUMENT_FORMAT, DocumentKey};
 use super::event::{Author, EventKind};
 use super::names::RolloutId;
 use super::rollout::{
-    GateAt, GateRecord, Input, PAGE, Pause, PauseKind, Phase, Rollout, Stage, Target, Unit, UnitStatus, Units,
+    GateAt, GateRecord, Input, PAGE, Pause, PauseKind, Phase, Rollout, RolloutSpec, Stage, Target, Unit, UnitStatus,
+    Units,
 };
 use super::state::{LiveRollout, Scope, State, body_of};
 
@@ -66,9 +67,9 @@ impl Next<'_> {
 
     /// Begins a rollout. Nothing moves by this.
     pub(super) fn start_rollout(&mut self, new: &NewRollout) -> Result<Outcome, ChangeError> {
-        let service = self.request.service.clone();
-        if let Some(running) = self.state.running_rollout(&service) {
-            return Err(ChangeError::Running { service, id: running.rollout.id.clone() });
+        let service = &self.request.service;
+        if let Some(running) = self.state.running_rollout(service) {
+            return Err(ChangeError::Running { service: service.clone(), id: running.rollout.id.clone() });
         }
         let spec = &new.spec;
         spec.check().map_err(|e| ChangeError::Invalid(e.to_string()))?;
@@ -89,13 +90,27 @@ impl Next<'_> {
         for batch in &new.batches {
             bounds.push(bounds[bounds.len() - 1] + batch.len() as u32);
         }
+        let rollout = self.pending(spec.clone(), bounds, &units)?;
+        let id = rollout.id.clone();
+        let after = json!({ "from": spec.from, "to": spec.to, "units": rollout.counts.total() });
+        self.keep_in_place(&rollout, &units)?;
+        self.forget_old_rollouts();
+        let pages = (0..units.pages().count()).collect();
+        self.writes.rollouts.push(WrittenRollout { rollout, units, pages });
+        let mut outcome = Outcome::new(EventKind::RolloutStarted, Value::Null, after).about(&spec.to);
+        outcome.rollout = Some(id);
+        Ok(outcome)
+    }
+
+    /// A rollout that has done nothing yet. It is named by the revision that begins it.
+    fn pending(&self, spec: RolloutSpec, bounds: Vec<u32>, units: &Units) -> Result<Rollout, ChangeError> {
         let id = RolloutId::new(&format!("r{}", self.revision)).map_err(|e| ChangeError::Invalid(e.to_string()))?;
-        let rollout = Rollout {
+        Ok(Rollout {
             format: DOCUMENT_FORMAT,
-            id: id.clone(),
-            service,
+            id,
+            service: self.request.service.clone(),
             revision: self.revision,
-            spec: Arc::new(spec.clone()),
+            spec: Arc::new(spec),
             author: self.request.author.clone(),
             reason: self.request.reason.clone(),
             first_event: self.next_event,
@@ -117,15 +132,27 @@ impl Next<'_> {
             going_back: None,
             retries: 0,
             follows: None,
-        };
-        let after = json!({ "from": spec.from, "to": spec.to, "units": rollout.counts.total() });
-        self.keep_in_place(&rollout, &units)?;
-        self.forget_old_rollouts();
+        })
+    }
+
+    /// The next leg of a rollout that is complete: the same plan for the same units, one version further. None when there
+    /// is no further version, or when it was disabled meanwhile.
+    pub(super) fn next_leg(&self, written: &WrittenRollout) -> Result<Option<WrittenRollout>, ChangeError> {
+        let rollout = &written.rollout;
+        let Some((to, then)) = rollout.spec.then.split_first() else { return Ok(None) };
+        if self.known(to).and_then(|()| self.not_disabled(to)).is_err() {
+            return Ok(None);
+        }
+        let (from, to, then) = (rollout.spec.to.clone(), to.clone(), then.to_vec());
+        let spec = RolloutSpec { from, to, then, start_at_ms: None, ..(*rollout.spec).clone() };
+        let end = rollout.bounds.last().copied().unwrap_or_default();
+        let units = Units::new(written.units.range(0..end).map(|(_, unit)| unit.renewed()).collect());
+        let mut next = self.pending(spec, rollout.bounds.clone(), &units)?;
+        next.author = rollout.author.clone();
+        next.reason = format!("it goes on from {}", rollout.id);
+        next.follows = Some(rollout.id.clone());
         let pages = (0..units.pages().count()).collect();
-        self.writes.rollouts.push(WrittenRollout { rollout, units, pages });
-        let mut outcome = Outcome::new(EventKind::RolloutStarted, Value::Null, after).about(&spec.to);
-        outcome.rollout = Some(id);
-        Ok(outcome)
+        Ok(Some(WrittenRollout { rollout: next, units, pages }))
     }
 
     /// The units of the last rollout are of no use once another one begins, and very old rollouts are forgotten.
@@ -233,7 +260,10 @@ impl Next<'_> {
             let (service, id) = (rollout.service.clone(), running.rollout.id.clone());
             return Err(ChangeError::Running { service, id });
         }
-        if self.live_rollout(&rollout.id)?.units.is_empty() {
+        let later = |live: &Arc<LiveRollout>| {
+            live.rollout.service == rollout.service && live.rollout.first_event > rollout.first_event
+        };
+        if self.live_rollout(&rollout.id)?.units.is_empty() || self.state.rollouts.values().any(later) {
             return Err(not_now(rollout, "is not the last one of its service; start another one".to_owned()));
         }
         for version in [&rollout.spec.from, &rollout.spec.to] {

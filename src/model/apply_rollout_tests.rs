@@ -414,3 +414,43 @@ fn trusting_a_version_does_not_bring_back_what_was_rolled_back_of_it() {
     assert_eq!(house.state.service("api").unwrap().baseline, version("2"));
     assert_eq!((house.share(&of_tenant("acme")), house.share(&Scope::Service)), (0.0, 100.0));
 }
+
+#[test]
+fn a_rollout_with_further_versions_goes_on_by_itself() {
+    let mut house = House::new();
+    let spec = RolloutSpec { then: vec![version("3")], ..plan(&[50, 100]) };
+    let first = house.begin(new(spec, &[&[of_tenant("acme")], &[Scope::Service]]));
+    for _ in 0..4 {
+        house.enter(&first);
+        house.pass(&first);
+    }
+    house.machine(&first, RolloutCommand::Complete).unwrap();
+    let second = house.state.running_rollout(&service("api")).unwrap().rollout.id.clone();
+    let next = house.rollout(&second).clone();
+    assert_eq!((next.follows.as_ref(), next.phase, next.spec.then.len()), (Some(&first), Phase::Pending, 0));
+    assert_eq!((next.spec.from.as_str(), next.spec.to.as_str(), next.counts.pending), ("2", "3", 2));
+    house.machine(&second, RolloutCommand::Begin).unwrap();
+    for _ in 0..4 {
+        house.enter(&second);
+        house.pass(&second);
+    }
+    house.machine(&second, RolloutCommand::Complete).unwrap();
+    assert_eq!(house.state.service("api").unwrap().baseline, version("3"));
+    assert!(house.state.running_rollout(&service("api")).is_none());
+    let undo = RolloutCommand::Undo { force: false };
+    assert!(matches!(house.someone(&first, undo.clone()), Err(ChangeError::NotNow { .. })), "only the last one");
+    house.someone(&second, undo).unwrap();
+    assert_eq!(house.state.service("api").unwrap().baseline, version("2"));
+}
+
+#[test]
+fn somebody_who_stayed_behind_ends_the_way() {
+    let mut house = House::new();
+    let spec = RolloutSpec { then: vec![version("3")], ..plan(&[100]) };
+    let id = house.begin(new(spec, &[&[Scope::Service]]));
+    house.enter(&id);
+    house.ask(&by_autopilot(rollback(of_tenant("acme"), Some("2")))).unwrap();
+    house.pass(&id);
+    house.machine(&id, RolloutCommand::Complete).unwrap();
+    assert!(house.state.running_rollout(&service("api")).is_none());
+}

@@ -245,6 +245,13 @@ impl RolloutSpec {
         if self.from == self.to {
             return wrong("to", format!("{} is where traffic is already; name another version", self.to));
         }
+        if !self.then.is_empty() && self.target != Target::Service {
+            return wrong("then", "goes on from the baseline, so it needs a rollout of the whole service".to_owned());
+        }
+        let path: Vec<_> = [&self.from, &self.to].into_iter().chain(&self.then).collect();
+        if let Some(twice) = path.iter().enumerate().find(|(i, version)| path[..*i].contains(version)) {
+            return wrong("then", format!("{} stands twice on the way", twice.1));
+        }
         let count = self.steps.len();
         if count == 0 || count > Self::MAX_STEPS {
             return wrong("steps", format!("there are {count} steps; allowed are 1 to {}", Self::MAX_STEPS));
@@ -342,6 +349,14 @@ pub(crate) mod tests {
         assert_eq!(field(plan(&[0, 100])), "steps");
         assert_eq!(field(plan(&[10, 50])), "steps");
         assert_eq!(field(RolloutSpec { to: VersionName::new("1").unwrap(), ..plan(&[100]) }), "to");
+        let then = |versions: &[&str], target| RolloutSpec {
+            then: versions.iter().map(|v| VersionName::new(v).unwrap()).collect(),
+            target,
+            ..plan(&[100])
+        };
+        assert_eq!(then(&["3", "4"], Target::Service).check(), Ok(()));
+        assert_eq!(field(then(&["3"], Target::Tenants)), "then");
+        assert_eq!(field(then(&["3", "1"], Target::Service)), "then");
         assert_eq!(field(RolloutSpec { batch: Some(0), ..plan(&[100]) }), "batch.size");
         assert_eq!(field(RolloutSpec { canary: Some(BasisPoints::ZERO), ..plan(&[100]) }), "canary");
         let back = [10, 20].map(|p| BasisPoints::new(p).unwrap()).to_vec();
