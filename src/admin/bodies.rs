@@ -112,4 +112,6 @@ pub(super) struct VersionBody {
     host: Option<String>,
     /// Tells clients to move away: `since`, `sunset`, `link`.
     deprecated: Option<BTreeMap<String, String>>,
+    /// Versions from which a rollout may go to it directly; any unless given.
+    upgrade_from: Option<Vec<String>>,
 }

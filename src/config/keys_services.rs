@@ -396,6 +396,12 @@ pub(super) static VERSION_TABLE: Table = Table::new(
             "it is not deprecated",
             "Tells clients to move away from this version.",
         ),
+        Key::default(
+            "upgrade_from",
+            Kind::List(&Kind::Text(&VERSION), 0),
+            "[]",
+            "Versions from which a rollout may go to this one directly; others go through them. Empty: from any.",
+        ),
     ],
 );
 

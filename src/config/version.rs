@@ -70,6 +70,9 @@ pub fn version_to_json(spec: &VersionSpec) -> Json {
     if let Some(deprecated) = &spec.deprecated {
         out.insert("deprecated".to_owned(), deprecation_to_json(deprecated));
     }
+    if !spec.upgrade_from.is_empty() {
+        out.insert("upgrade_from".to_owned(), json!(spec.upgrade_from));
+    }
     Json::Object(out)
 }
 
@@ -131,6 +134,7 @@ pub(super) fn version(view: &View<'_>) -> Option<VersionSpec> {
         tls: tls.exists().then(|| upstream_tls(&tls)),
         host: view.read("host", formats::host_port),
         deprecated: deprecation(&view.table("deprecated")),
+        upgrade_from: view.read_list("upgrade_from", formats::name),
     })
 }
 

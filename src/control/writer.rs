@@ -180,13 +180,13 @@ impl Writer {
         };
         receipt.event = Some(self.next_event);
         match committed {
-            Ok(first) => self.next_event = first + 1,
+            Ok(first) => self.next_event = first + applied.commit.events.len() as u64,
             Err(conflict @ StoreError::Conflict { .. }) => return Err(conflict.into()),
             Err(error) if goes_back => {
                 tracing::error!(%error, "the store is away; traffic goes back all the same and will be committed later");
                 self.unconfirmed.push_back(applied.commit.clone());
                 self.metrics.set_store_up(false);
-                self.next_event += 1;
+                self.next_event += applied.commit.events.len() as u64;
                 receipt.unconfirmed = true;
             }
             Err(error) => {

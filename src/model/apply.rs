@@ -19,7 +19,7 @@ use super::split::{RolledBack, Split, derive_salt};
 use super::state::{Bar, Pin, Pins, Scope, ServiceState, State, TenantState, body_of};
 
 impl State {
-    /// The next state, if the change may happen. `next_event` is the id that the event will get, `now_ms` the time in
+    /// The next state, if the change may happen. `next_event` is the id that the first event will get, `now_ms` the time in
     /// milliseconds since the Unix epoch.
     ///
     /// # Errors
@@ -85,6 +85,8 @@ pub(super) struct Writes {
     pub(super) archived: Vec<RolloutId>,
     /// Rollouts that are not listed any more.
     pub(super) forgotten: Vec<RolloutId>,
+    /// What else happened, told by an event of its own.
+    pub(super) further: Option<Outcome>,
 }
 
 pub(super) struct Outcome {
@@ -163,19 +165,14 @@ impl Next<'_> {
         }
     }
 
-    fn finish(self, outcome: Outcome) -> Applied {
+    fn finish(mut self, outcome: Outcome) -> Applied {
+        let after = outcome.after.clone();
+        let outcomes = [outcome].into_iter().chain(self.writes.further.take());
+        let events = outcomes.enumerate().map(|(i, outcome)| self.event(i as u64, outcome)).collect();
         let service = self.request.service.clone();
         let mut state = self.state.clone();
         state.revision = self.revision;
-        let mut commit = Commit { expected: self.state.revision, revision: self.revision, ..Commit::default() };
-        let (mut tenant, mut group) = (tenant_of(&self.request.change).cloned(), None);
-        if let Some(scope) = scope_of(&self.request.change) {
-            match scope {
-                Scope::Service => {}
-                Scope::Group(g) => group = Some(g.clone()),
-                Scope::Tenant(t) => tenant = Some(t.clone()),
-            }
-        }
+        let mut commit = Commit { expected: self.state.revision, revision: self.revision, events, ..Commit::default() };
         let is_rollout = matches!(self.request.change, Change::StartRollout(_) | Change::Rollout(..));
         let mut document_revision = self.revision;
         if let Some(mut live) = self.writes.service {
@@ -199,21 +196,32 @@ impl Next<'_> {
                 }
             }
         }
+        for written in self.writes.rollouts {
+            written.finish(self.revision, &mut state, &mut commit);
+        }
         for id in &self.writes.archived {
             apply_rollout::archive(id, &mut state, &mut commit);
         }
         for id in &self.writes.forgotten {
             apply_rollout::forget(id, &mut state, &mut commit);
         }
-        for written in self.writes.rollouts {
-            written.finish(self.revision, &mut state, &mut commit);
+        Applied { state, commit, document_revision, after }
+    }
+
+    /// The event that tells of an outcome, the `i`th of this change.
+    fn event(&self, i: u64, outcome: Outcome) -> Event {
+        let (mut tenant, mut group) = (tenant_of(&self.request.change).cloned(), None);
+        match scope_of(&self.request.change) {
+            Some(Scope::Group(g)) => group = Some(g.clone()),
+            Some(Scope::Tenant(t)) => tenant = Some(t.clone()),
+            Some(Scope::Service) | None => {}
         }
-        commit.events.push(Event {
-            id: self.next_event,
+        Event {
+            id: self.next_event + i,
             revision: self.revision,
             at_ms: self.now_ms,
             kind: outcome.kind,
-            service: Some(service),
+            service: Some(self.request.service.clone()),
             tenant,
             group,
             rollout: outcome.rollout,
@@ -222,11 +230,10 @@ impl Next<'_> {
             reason: self.request.reason.clone(),
             cause: outcome.cause,
             before: outcome.before,
-            after: outcome.after.clone(),
+            after: outcome.after,
             evidence: self.request.evidence.clone(),
             first_bad_to_rollback_ms: outcome.took_ms,
-        });
-        Applied { state, commit, document_revision, after: outcome.after }
+        }
     }
 
     pub(super) fn live(&self) -> Result<&Arc<ServiceState>, ChangeError> {

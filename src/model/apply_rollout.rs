@@ -73,10 +73,7 @@ impl Next<'_> {
         }
         let spec = &new.spec;
         spec.check().map_err(|e| ChangeError::Invalid(e.to_string()))?;
-        for version in [&spec.from, &spec.to].into_iter().chain(&spec.then) {
-            self.known(version)?;
-            self.not_disabled(version)?;
-        }
+        self.check_way(spec)?;
         let baseline = self.live()?.baseline.clone();
         if baseline != spec.from {
             return Err(ChangeError::Invalid(format!(
@@ -103,7 +100,7 @@ impl Next<'_> {
     }
 
     /// A rollout that has done nothing yet. It is named by the revision that begins it.
-    fn pending(&self, spec: RolloutSpec, bounds: Vec<u32>, units: &Units) -> Result<Rollout, ChangeError> {
+    pub(super) fn pending(&self, spec: RolloutSpec, bounds: Vec<u32>, units: &Units) -> Result<Rollout, ChangeError> {
         let id = RolloutId::new(&format!("r{}", self.revision)).map_err(|e| ChangeError::Invalid(e.to_string()))?;
         Ok(Rollout {
             format: DOCUMENT_FORMAT,
@@ -132,31 +129,13 @@ impl Next<'_> {
             going_back: None,
             retries: 0,
             follows: None,
+            followed_by: None,
+            not_followed: None,
         })
     }
 
-    /// The next leg of a rollout that is complete: the same plan for the same units, one version further. None when there
-    /// is no further version, or when it was disabled meanwhile.
-    pub(super) fn next_leg(&self, written: &WrittenRollout) -> Result<Option<WrittenRollout>, ChangeError> {
-        let rollout = &written.rollout;
-        let Some((to, then)) = rollout.spec.then.split_first() else { return Ok(None) };
-        if self.known(to).and_then(|()| self.not_disabled(to)).is_err() {
-            return Ok(None);
-        }
-        let (from, to, then) = (rollout.spec.to.clone(), to.clone(), then.to_vec());
-        let spec = RolloutSpec { from, to, then, start_at_ms: None, ..(*rollout.spec).clone() };
-        let end = rollout.bounds.last().copied().unwrap_or_default();
-        let units = Units::new(written.units.range(0..end).map(|(_, unit)| unit.renewed()).collect());
-        let mut next = self.pending(spec, rollout.bounds.clone(), &units)?;
-        next.author = rollout.author.clone();
-        next.reason = format!("it goes on from {}", rollout.id);
-        next.follows = Some(rollout.id.clone());
-        let pages = (0..units.pages().count()).collect();
-        Ok(Some(WrittenRollout { rollout: next, units, pages }))
-    }
-
     /// The units of the last rollout are of no use once another one begins, and very old rollouts are forgotten.
-    fn forget_old_rollouts(&mut self) {
+    pub(super) fn forget_old_rollouts(&mut self) {
         let over = |live: &&Arc<LiveRollout>| live.rollout.phase.is_final();
         let mut finished: Vec<_> = self.state.rollouts.values().filter(over).collect();
         finished.sort_by_key(|live| live.rollout.created_ms);

@@ -454,3 +454,93 @@ fn somebody_who_stayed_behind_ends_the_way() {
     house.machine(&id, RolloutCommand::Complete).unwrap();
     assert!(house.state.running_rollout(&service("api")).is_none());
 }
+
+/// A rollout of the service from 1 over 2 to 3, by two tenants and then the service.
+fn chain() -> Change {
+    let spec = RolloutSpec { then: vec![version("3")], batch: Some(1), ..plan(&[100]) };
+    new(spec, &[&[of_tenant("acme")], &[of_tenant("globex")], &[Scope::Service]])
+}
+
+impl House {
+    /// Every batch of a rollout, up to the end.
+    fn finish(&mut self, id: &RolloutId) -> Applied {
+        while self.rollout(id).phase == Phase::Progressing {
+            self.enter(id);
+            self.pass(id);
+        }
+        self.machine(id, RolloutCommand::Complete).unwrap()
+    }
+}
+
+#[test]
+fn a_chain_goes_on_by_the_same_plan_in_the_commit_that_completes_a_leg() {
+    let mut house = House::new();
+    let first = house.begin(chain());
+    let applied = house.finish(&first);
+    let told: Vec<_> = applied.commit.events.iter().map(|e| (e.kind, e.rollout.clone().unwrap())).collect();
+    let second = house.rollout(&first).followed_by.clone().unwrap();
+    assert_eq!(told, [(EventKind::RolloutCompleted, first.clone()), (EventKind::RolloutStarted, second.clone())]);
+    let next = house.rollout(&second).clone();
+    assert_eq!((next.phase, next.follows.as_ref(), next.batches()), (Phase::Pending, Some(&first), 3));
+    assert_eq!((next.spec.from.as_str(), next.spec.to.as_str(), next.spec.then.len()), ("2", "3", 0));
+    assert_eq!((next.counts.pending, next.counts.total()), (3, 3));
+    assert_eq!(next.first_event, applied.commit.events[1].id);
+    assert!(house.state.rollouts[&first].units.is_empty(), "its units are put away");
+    house.machine(&second, RolloutCommand::Begin).unwrap();
+    let applied = house.finish(&second);
+    assert_eq!(applied.commit.events.len(), 1);
+    assert_eq!(house.state.service("api").unwrap().baseline, version("3"));
+    assert_eq!(house.rollout(&second).followed_by, None);
+    assert!(house.someone(&first, RolloutCommand::Undo { force: false }).is_err());
+    house.someone(&second, RolloutCommand::Undo { force: false }).unwrap();
+    assert_eq!(house.state.service("api").unwrap().baseline, version("2"));
+}
+
+#[test]
+fn a_chain_ends_where_somebody_stayed_behind_or_the_next_version_cannot_follow() {
+    let why = |house: &House, id: &RolloutId| {
+        assert_eq!(house.rollout(id).followed_by, None);
+        house.rollout(id).not_followed.clone().unwrap()
+    };
+    let mut house = House::new();
+    let id = house.begin(chain());
+    house.enter(&id);
+    house.ask(&by_autopilot(rollback(of_tenant("acme"), Some("2")))).unwrap();
+    house.pass(&id);
+    house.finish(&id);
+    assert_eq!(why(&house, &id), "It does not go on to 3: 1 of 3 stayed behind.");
+    let mut house = House::new();
+    let id = house.begin(chain());
+    house.does(Change::DisableVersion(version("3")));
+    house.finish(&id);
+    assert!(why(&house, &id).contains("disabled"), "{}", why(&house, &id));
+    assert_eq!(house.state.service("api").unwrap().baseline, version("2"), "this leg is complete all the same");
+}
+
+#[test]
+fn only_the_service_goes_through_versions_and_only_those_that_may_follow() {
+    let mut house = House::new();
+    let tenants = RolloutSpec { then: vec![version("3")], ..campaign(&[100]) };
+    let refused = house.refuses(new(tenants, &[&[of_tenant("acme")]])).to_string();
+    assert!(refused.starts_with("then: goes on from the baseline"), "{refused}");
+    let registered = crate::model::VersionSpec {
+        endpoints: vec!["127.0.0.1:7009".parse().unwrap()],
+        health: None,
+        timeouts: Default::default(),
+        path: None,
+        rewrite: None,
+        http2: false,
+        tls: None,
+        host: None,
+        deprecated: None,
+        upgrade_from: vec![version("2"), version("3")],
+    };
+    house.does(Change::PutVersion(version("4"), Arc::new(registered)));
+    let to = |to: &str, then: &[&str]| {
+        let then = then.iter().map(|v| version(v)).collect();
+        new(RolloutSpec { to: version(to), then, ..plan(&[100]) }, &[&[Scope::Service]])
+    };
+    let refused = house.refuses(to("4", &[])).to_string();
+    assert_eq!(refused, "4 cannot follow 1; its upgrade_from allows 2, 3");
+    house.does(to("3", &["4"]));
+}

@@ -60,6 +60,7 @@ fn some_version(port: u16) -> Arc<VersionSpec> {
         tls: None,
         host: None,
         deprecated: None,
+        upgrade_from: Vec::new(),
     })
 }
 
@@ -192,7 +193,7 @@ impl House {
         assert_eq!(documents(&self.state), before, "the state before lives on");
         self.check_commit(&before, &applied);
         self.check_event(request, &applied, now_ms);
-        self.next_event += 1;
+        self.next_event += applied.commit.events.len() as u64;
         self.state = applied.state.clone();
         Ok(applied)
     }
@@ -223,7 +224,9 @@ impl House {
     }
 
     fn check_event(&self, request: &ChangeRequest, applied: &Applied, now_ms: u64) {
-        let [event] = &applied.commit.events[..] else { panic!("one change, one event") };
+        let [event, further @ ..] = &applied.commit.events[..] else { panic!("a change without an event") };
+        assert!(further.len() <= usize::from(event.kind == EventKind::RolloutCompleted), "one change, one event");
+        assert!(further.iter().all(|more| more.id == event.id + 1), "events are numbered on");
         assert_eq!((event.id, event.revision, event.at_ms), (self.next_event, applied.state.revision, now_ms));
         assert_eq!(
             (&event.author, &event.reason, &event.evidence),
@@ -247,7 +250,7 @@ impl House {
         self
     }
 
-    fn refuses(&mut self, change: Change) -> ChangeError {
+    pub fn refuses(&mut self, change: Change) -> ChangeError {
         self.ask(&asked(change)).unwrap_err()
     }
 

@@ -208,9 +208,8 @@ impl Next<'_> {
             self.lift_bar(to)?;
             self.edit()?.baseline = to.clone();
             self.follow_the_service(&rollout)?;
-            let next = self.next_leg(written)?;
-            self.writes.rollouts.extend(next);
         }
+        self.go_on(written, alone)?;
         Ok(EventKind::RolloutCompleted)
     }
 

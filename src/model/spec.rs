@@ -325,6 +325,9 @@ pub struct VersionSpec {
     /// Set while clients are told to move away from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deprecated: Option<Deprecation>,
+    /// Versions from which a service may go to it directly; empty: from any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upgrade_from: Vec<VersionName>,
 }
 
 /// An address of a version.
@@ -507,6 +510,11 @@ impl ServiceSpec {
 }
 
 impl VersionSpec {
+    /// Whether a service may go from that version to this one directly.
+    pub fn may_follow(&self, before: &VersionName) -> bool {
+        self.upgrade_from.is_empty() || self.upgrade_from.contains(before)
+    }
+
     /// Whether anyone could answer in the endpoints' place, since their certificates are not looked at.
     pub fn is_unverified(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| !tls.verify)

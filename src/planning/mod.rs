@@ -6,6 +6,7 @@
 mod calendar;
 mod evidence;
 mod order;
+mod path;
 mod plan;
 mod validate;
 mod waiting;
@@ -13,6 +14,7 @@ mod waiting;
 pub use calendar::{Opening, is_open, open};
 pub use evidence::{ScopeEvidence, StageEvidence};
 pub use order::{Candidate, batches};
+pub use path::{NoPath, path};
 pub use plan::{Next, Question, Situation, plan};
 pub use validate::{Check, Facts, PlannedStep, Report, validate};
 pub use waiting::{WaitFor, Waiting};

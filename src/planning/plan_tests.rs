@@ -52,6 +52,8 @@ impl Case {
             going_back: None,
             retries: 0,
             follows: None,
+            followed_by: None,
+            not_followed: None,
         };
         let baseline = VersionName::new("1").unwrap();
         let service = ServiceState::new(baseline.clone(), &Weights::all_on(baseline), 0, 1);

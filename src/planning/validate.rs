@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::model::{BasisPoints, NewRollout, OnInsufficient, Scope, Step};
+use crate::model::{BasisPoints, NewRollout, OnInsufficient, Scope, Step, VersionName};
 
 /// What has to be known to look.
 #[derive(Debug, Clone, Default)]
@@ -60,6 +60,8 @@ pub struct Report {
     pub ok: bool,
     /// What was looked at.
     pub checks: Vec<Check>,
+    /// The versions that it goes through, both ends included. Steps and times are those of the first leg.
+    pub path: Vec<VersionName>,
     /// What may go wrong or take long although nothing speaks against it.
     pub risks: Vec<String>,
     /// The steps, the first hundred of them.
@@ -97,6 +99,7 @@ pub fn validate(new: &NewRollout, facts: &Facts) -> Report {
     let tenant = |scope: &&Scope| matches!(scope, Scope::Tenant(_));
     Report {
         ok: checks.iter().all(|check| check.ok),
+        path: [&spec.from, &spec.to].into_iter().chain(&spec.then).cloned().collect(),
         risks: risks(new, facts),
         steps_total: steps.len(),
         steps: steps.into_iter().take(LISTED).collect(),
@@ -123,6 +126,15 @@ fn checks(new: &NewRollout, facts: &Facts) -> Vec<Check> {
     } else {
         "the guard of the service is off, so nothing would go back by itself and nothing can be proven".to_owned()
     };
+    let catalogue = match new.spec.then.last() {
+        None => format!("{to} may follow {from}"),
+        Some(last) => {
+            let between: Vec<_> = std::iter::once(to).chain(&new.spec.then).map(VersionName::as_str).collect();
+            let legs = between.len();
+            let between = between[..legs - 1].join(", ");
+            format!("from {from} to {last} by way of {between}: {legs} rollouts one after the other by the same plan")
+        }
+    };
     let units: usize = new.batches.iter().map(Vec::len).sum();
     vec![
         Check { check: "endpoints", ok: all == 0 || healthy > 0, message: endpoints },
@@ -131,6 +143,7 @@ fn checks(new: &NewRollout, facts: &Facts) -> Vec<Check> {
             ok: old == 0 || old_healthy > 0,
             message: format!("{old_healthy} of {old} endpoints of {from} can be reached"),
         },
+        Check { check: "catalogue", ok: true, message: catalogue },
         Check { check: "guard", ok: facts.guarded, message: guard },
         Check {
             check: "units",

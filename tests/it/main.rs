@@ -2,6 +2,7 @@
 
 mod api;
 mod campaigns;
+mod chains;
 mod connections;
 mod deprecation;
 mod endpoint_networks;

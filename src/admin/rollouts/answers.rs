@@ -70,6 +70,16 @@ pub(in crate::admin) struct RolloutAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     follows: Option<RolloutId>,
+    /// The rollout that goes on from this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    followed_by: Option<RolloutId>,
+    /// Versions that it goes on to when it is complete, in this order.
+    #[schema(value_type = Vec<String>)]
+    then: Vec<VersionName>,
+    /// Why it ended without going on to the next of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_followed: Option<String>,
     /// The plan, in the words in which it was started.
     plan: Value,
     /// Revision of the document, for `If-Match`.
@@ -109,6 +119,9 @@ impl RolloutAnswer {
             warm_until: rollout.warm_until_ms().map(time),
             retries: rollout.retries,
             follows: rollout.follows.clone(),
+            followed_by: rollout.followed_by.clone(),
+            then: spec.then.clone(),
+            not_followed: rollout.not_followed.clone(),
             plan: plan(spec),
             revision: rollout.revision,
         }

@@ -5,15 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::context::{Found, Shared};
 use super::super::problem::Problem;
 use super::body::RolloutBody;
-use crate::model::{GroupName, NewRollout, RolloutSpec, Scope, Target, TenantName, TenantState, Unit, UnitStatus};
-use crate::planning::{Candidate, batches};
+use crate::model::{
+    GroupName, NewRollout, RolloutSpec, Scope, Target, TenantName, TenantState, Unit, UnitStatus, VersionName,
+};
+use crate::planning::{Candidate, batches, path};
 
 /// Over which time tenants' traffic is compared, in milliseconds.
 const TRAFFIC_MS: u64 = 15 * 60 * 1_000;
 
 /// The rollout with its units.
 pub(super) fn new_rollout(cx: &Shared, found: &Found, body: &RolloutBody) -> Result<NewRollout, Problem> {
-    let spec = body.spec(&found.live().baseline)?;
+    let spec = by_the_catalogue(found, body.spec(&found.live().baseline)?)?;
     let groups = &found.view.settings.structure.tenants.groups;
     if let Target::Groups(names) = &spec.target
         && let Some(unknown) = names.iter().chain(&spec.order.groups).find(|g| !groups.contains_key(*g))
@@ -45,6 +47,28 @@ pub(super) fn new_rollout(cx: &Shared, found: &Found, body: &RolloutBody) -> Res
         Unit::new(Scope::Tenant(tenant.clone()), UnitStatus::Excluded, note)
     };
     Ok(NewRollout { spec, batches: all, left: excluded.into_iter().map(kept).collect() })
+}
+
+/// Where the version may not follow directly, the rollout goes there by way of others.
+fn by_the_catalogue(found: &Found, mut spec: RolloutSpec) -> Result<RolloutSpec, Problem> {
+    let is_end = |name: &VersionName| *name == spec.from || *name == spec.to;
+    let usable = found.route.versions.iter().filter(|v| is_end(&v.name) || !found.live().is_disabled(&v.name));
+    let versions: BTreeMap<_, _> = usable.map(|v| (v.name.clone(), v.spec.upgrade_from.clone())).collect();
+    // Whoever names the versions on the way is asked to name a way that is allowed; the writer looks at that.
+    if !spec.then.is_empty() || !versions.contains_key(&spec.to) {
+        return Ok(spec);
+    }
+    let way = path(&spec.from, &spec.to, &versions).map_err(|e| Problem::invalid("to", e.to_string()))?;
+    if let [_, next, then @ ..] = way.as_slice()
+        && !then.is_empty()
+    {
+        if spec.target != Target::Service {
+            let why = format!("{} follows {next} only, and only the whole service can go there first", spec.to);
+            return Err(Problem::invalid("to", why));
+        }
+        (spec.to, spec.then) = (next.clone(), then.to_vec());
+    }
+    Ok(spec)
 }
 
 fn named(body: &RolloutBody) -> Result<BTreeSet<TenantName>, Problem> {

@@ -97,6 +97,16 @@ pub(super) fn one(rollout: &Value, look: Look) -> String {
     if failed > 0 {
         row("cost", counted(failed, "failed request").into());
     }
+    let then: Vec<_> = rollout.list("then").iter().filter_map(Value::as_str).collect();
+    if !then.is_empty() {
+        row("then", then.join(", ").into());
+    }
+    if let Some(next) = rollout.text("followed_by") {
+        row("followed by", next.into());
+    }
+    if let Some(why) = rollout.text("not_followed") {
+        row("ends here", Cell::new(Ink::Warn, why));
+    }
     row("created", time(rollout.at("created")).into());
     for key in ["started", "ended"] {
         if rollout.at(key).is_string() {

@@ -103,20 +103,23 @@ fn any_version() -> impl Strategy<Value = VersionSpec> {
         |(since_s, sunset_s, link)| Deprecation { since_s, sunset_s: sunset_s.filter(|s| *s >= since_s), link },
     );
     let rest = (of("/[a-z]{1,9}".boxed()), proptest::option::of(rewrite), any::<bool>(), proptest::option::of(tls));
+    let upgrade_from = proptest::collection::vec("[0-9]\\.[0-9]".prop_map(|v| v.parse().unwrap()), 0..3);
     let host = of("[a-z]{1,9}(:80)?".boxed());
-    (endpoints, proptest::option::of(health), timeouts, rest, host, proptest::option::of(deprecated)).prop_map(
-        |(endpoints, health, timeouts, (path, rewrite, http2, tls), host, deprecated)| VersionSpec {
-            endpoints: endpoints.iter().map(|e| e.parse().unwrap()).collect(),
-            health,
-            timeouts,
-            path,
-            rewrite,
-            http2,
-            tls,
-            host,
-            deprecated,
-        },
-    )
+    (endpoints, proptest::option::of(health), timeouts, rest, host, proptest::option::of(deprecated), upgrade_from)
+        .prop_map(|(endpoints, health, timeouts, (path, rewrite, http2, tls), host, deprecated, upgrade_from)| {
+            VersionSpec {
+                endpoints: endpoints.iter().map(|e| e.parse().unwrap()).collect(),
+                health,
+                timeouts,
+                path,
+                rewrite,
+                http2,
+                tls,
+                host,
+                deprecated,
+                upgrade_from,
+            }
+        })
 }
 
 proptest! {

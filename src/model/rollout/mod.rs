@@ -94,6 +94,12 @@ pub struct Rollout {
     /// The rollout that this one goes on from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follows: Option<RolloutId>,
+    /// The rollout that goes on from this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub followed_by: Option<RolloutId>,
+    /// Why none goes on from it although its plan names another version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_followed: Option<String>,
 }
 
 /// A batch and a step in it, both counted from 0. As text, for people: `batch.step`, counted from 1.
