@@ -284,10 +284,16 @@ fn start_machines(
         control: control.clone(),
         tallies: tallies.clone(),
         metrics: metrics.clone(),
-        caller: Caller::new()?,
+        caller: gates_caller(control)?,
         clock,
     };
     Ok((notifier, [notify, autopilot::start(guard), autopilot::start_rollouts(rollouts)]))
+}
+
+/// Gates are named by whoever may start rollouts, so they lie where registered endpoints may.
+fn gates_caller(control: &Control) -> Result<Caller, AppError> {
+    let control = control.clone();
+    Ok(Caller::restricted(Arc::new(move || control.view().settings.admin.reach()))?)
 }
 
 fn notify_door(notifier: Notifier) -> NotifyDoor {

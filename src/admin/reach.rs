@@ -1,12 +1,13 @@
-//! Where the endpoints of a version that is being registered lie: refused at once when they may not be there. The proxy
+//! Where gates lie that a rollout names, and where the endpoints of a version that is being registered lie: refused at once when they may not be there. The proxy
 //! looks again whenever it has looked a name up, since a name may lead elsewhere tomorrow.
 
 use axum::http::StatusCode;
 
 use super::problem::Problem;
 use crate::config::AdminSettings;
-use crate::model::{EndpointSpec, OutOfReach, Reach, VersionSpec};
+use crate::model::{EndpointSpec, Gate, OutOfReach, Reach, VersionSpec};
 use crate::proxy;
+use crate::webhook::{check_url, origin};
 
 /// Looks at every endpoint. A name that cannot be looked up now is taken: it may exist when the version does.
 pub(super) async fn check(settings: &AdminSettings, spec: &VersionSpec) -> Result<(), Problem> {
@@ -38,12 +39,25 @@ async fn look(reach: &Reach, endpoint: &EndpointSpec) -> Result<(), OutOfReach> 
     }
 }
 
+/// Looks at the addresses of a rollout's gates, as they are written; names are looked at when they are called.
+pub(super) fn check_gates(settings: &AdminSettings, gates: &[Gate]) -> Result<(), Problem> {
+    let reach = settings.reach();
+    for (i, gate) in gates.iter().enumerate() {
+        if let Err(out) = check_url(&gate.url, &reach) {
+            let listed = listed(settings);
+            let why = format!("{} is not allowed: {out}; {listed}", origin(&gate.url));
+            return Err(Problem::invalid(&format!("gates[{i}].url"), why));
+        }
+    }
+    Ok(())
+}
+
 fn sentence(settings: &AdminSettings, endpoint: &EndpointSpec, out: &OutOfReach) -> String {
+    format!("{:?} is not allowed: {out}; {}", endpoint.to_string(), listed(settings))
+}
+
+fn listed(settings: &AdminSettings) -> String {
     let listed: Vec<_> = settings.endpoint_networks.iter().map(ToString::to_string).collect();
     let listed = if listed.is_empty() { "nothing".to_owned() } else { listed.join(", ") };
-    format!(
-        "{endpoint:?} is not allowed: {out}; allowed are private and public addresses, \
-         and what admin.endpoint_networks lists, which is {listed}",
-        endpoint = endpoint.to_string()
-    )
+    format!("allowed are private and public addresses, and what admin.endpoint_networks lists, which is {listed}")
 }

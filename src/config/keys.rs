@@ -225,7 +225,7 @@ static ADMIN: Table = Table::new(
             "endpoint_networks",
             Kind::List(&Kind::Text(&NETWORK), 0),
             "[]",
-            "Networks in which endpoints of registered versions may lie, though loopback, link-local and special addresses are refused.",
+            "Networks in which endpoints of registered versions and gates of rollouts may lie, though loopback, link-local and special addresses are refused.",
         ),
         Key::optional(
             "public_url",

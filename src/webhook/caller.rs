@@ -1,5 +1,6 @@
 //! The client behind every call.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -9,16 +10,20 @@ use rand::Rng;
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Response};
 
-use super::{ANSWER_BYTES, Answer, CallError, ID, SIGNATURE, TIMESTAMP, Target, retry_after, signature};
+use super::within::Resolver;
+use super::{
+    ANSWER_BYTES, Answer, CallError, ID, SIGNATURE, TIMESTAMP, Target, Within, check_url, retry_after, signature,
+};
 
 /// How long an unused connection is kept: shorter than the minute after which most receivers close it.
 const IDLE: Duration = Duration::from_secs(30);
 
 /// Calls receivers. Cheap to clone; clones share their connections. Proxies that the environment names (`HTTPS_PROXY`,
 /// `NO_PROXY`) are used.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Caller {
     client: Client,
+    within: Option<Within>,
 }
 
 /// Why nobody can be called.
@@ -38,7 +43,16 @@ impl Caller {
     /// # Errors
     /// [`SetUpError::Tls`].
     pub fn new() -> Result<Self, SetUpError> {
-        Self::build(Vec::new())
+        Self::build(Vec::new(), None)
+    }
+
+    /// As [`Caller::new`], for addresses that others than the operator may name: calls only go where `within` says. A name
+    /// that leads elsewhere cannot be connected to, be it the receiver's or that of a proxy on the way.
+    ///
+    /// # Errors
+    /// [`SetUpError::Tls`].
+    pub fn restricted(within: Within) -> Result<Self, SetUpError> {
+        Self::build(Vec::new(), Some(within))
     }
 
     /// Trusts the authorities in `pem` too.
@@ -47,12 +61,12 @@ impl Caller {
     /// [`SetUpError`] when there are none in it or they cannot be used.
     pub fn with_authorities(pem: &[u8]) -> Result<Self, SetUpError> {
         match Certificate::from_pem_bundle(pem) {
-            Ok(authorities) if !authorities.is_empty() => Self::build(authorities),
+            Ok(authorities) if !authorities.is_empty() => Self::build(authorities, None),
             _ => Err(SetUpError::Authorities),
         }
     }
 
-    fn build(authorities: Vec<Certificate>) -> Result<Self, SetUpError> {
+    fn build(authorities: Vec<Certificate>, within: Option<Within>) -> Result<Self, SetUpError> {
         let mut builder = Client::builder()
             .user_agent(concat!("switchback/", env!("CARGO_PKG_VERSION")))
             .redirect(Policy::none())
@@ -60,7 +74,10 @@ impl Caller {
         for authority in authorities {
             builder = builder.add_root_certificate(authority);
         }
-        Ok(Self { client: builder.build().map_err(SetUpError::Tls)? })
+        if let Some(within) = within.clone() {
+            builder = builder.dns_resolver(Arc::new(Resolver(within)));
+        }
+        Ok(Self { client: builder.build().map_err(SetUpError::Tls)?, within })
     }
 
     /// Posts a body, once. The headers are sent as they are; one named [`ID`] is the message's id, otherwise a new one is
@@ -69,6 +86,10 @@ impl Caller {
     /// # Errors
     /// [`CallError`] when there is no answer. An answer of any status is an answer.
     pub async fn post(&self, target: &Target, body: Bytes, mut headers: HeaderMap) -> Result<Answer, CallError> {
+        if let Some(within) = &self.within {
+            // The resolver is not asked for addresses that need no look-up.
+            check_url(&target.url, &within()).map_err(CallError::OutOfReach)?;
+        }
         sign(target, &body, &mut headers);
         let request = self.client.post(&target.url).timeout(target.timeout).headers(headers).body(body);
         let response = request.send().await.map_err(|e| explain(e, target))?;

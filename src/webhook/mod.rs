@@ -9,6 +9,7 @@ mod backoff;
 mod caller;
 mod retry_after;
 mod sign;
+mod within;
 
 use std::fmt;
 use std::time::Duration;
@@ -18,8 +19,9 @@ use bytes::Bytes;
 pub use backoff::Backoff;
 pub use caller::{Caller, SetUpError};
 pub use sign::{ID, SIGNATURE, TIMESTAMP, signature};
+pub use within::{Within, check_url};
 
-use crate::model::SigningSecret;
+use crate::model::{OutOfReach, SigningSecret};
 
 /// Bytes of an answer that are read; the rest is left where it is.
 pub const ANSWER_BYTES: usize = 4 << 10;
@@ -80,6 +82,9 @@ pub enum CallError {
     /// The address is none that can be called.
     #[error("the address cannot be called")]
     Url(#[source] reqwest::Error),
+    /// Nobody may be called there.
+    #[error("the address may not be called")]
+    OutOfReach(#[source] OutOfReach),
     /// The deadline passed.
     #[error("no answer within {} ms", .0.as_millis())]
     Timeout(Duration),

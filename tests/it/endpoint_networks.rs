@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::{Backend, TestApp, until};
+use crate::receiver::Receiver;
 use std::time::Duration;
 
 const PATH: &str = "/v1/services/shop/versions/3.0.0";
@@ -59,4 +60,38 @@ async fn what_is_no_longer_allowed_is_not_connected_to() {
         app.change("POST", "/v1/reload", Value::Null).await;
         until("it is served again", Duration::from_secs(5), async || status(&app, "acme").await == 200).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gates_lie_where_registered_endpoints_may() {
+    let (file, receiver) = (Backend::start("file").await, Receiver::start().await);
+    let with = |admin: &str| {
+        config(&file, admin) + &format!("[services.shop.versions.\"2.0.0\"]\nendpoints = [\"{}\"]\n", file.address)
+    };
+    let app = TestApp::start(&with("")).await;
+    let plan = |url: &str| {
+        let gates = json!([{ "name": "migrate", "at": "start", "url": url }]);
+        json!({ "service": "shop", "to": "2.0.0", "gates": gates })
+    };
+    for url in [receiver.url("/?key=hidden"), "http://localhost:1/".to_owned(), "http://0xa9fea9fe/".to_owned()] {
+        let (status, refused) = app.api("POST", "/v1/rollouts", Some(plan(&url))).await;
+        let detail = refused["detail"].as_str().unwrap();
+        assert!(status == 422 && detail.starts_with("gates[0].url: "), "{refused}");
+        assert!(detail.contains("admin.endpoint_networks") && !detail.contains("hidden"), "{refused}");
+    }
+    app.write_config(&with(OPEN));
+    app.change("POST", "/v1/reload", Value::Null).await;
+    app.change("PUT", "/v1/services/shop/hold", json!({ "reason": "not yet" })).await;
+    let id = app.rollout(plan(&receiver.url("/"))).await;
+    // What is no longer allowed is not called.
+    app.write_config(&with(""));
+    app.change("POST", "/v1/reload", Value::Null).await;
+    app.change("DELETE", "/v1/services/shop/hold", json!({})).await;
+    let refused = |r: &Value| r["waiting"]["message"].to_string().contains("the address may not be called: 127.0.0.1");
+    app.rollout_until(&id, "refused", 5, refused).await;
+    assert_eq!(receiver.calls().len(), 0);
+    app.write_config(&with(OPEN));
+    app.change("POST", "/v1/reload", Value::Null).await;
+    app.rollout_until(&id, "on its way", 10, |r| r["phase"] == "progressing").await;
+    assert_eq!(receiver.calls().len(), 1);
 }

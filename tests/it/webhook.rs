@@ -161,3 +161,30 @@ async fn certificates_are_verified_and_own_authorities_can_be_named() {
     server.abort();
     assert!(matches!(Caller::with_authorities(b"no PEM"), Err(SetUpError::Authorities)));
 }
+
+#[tokio::test]
+async fn a_restricted_caller_looks_at_addresses_and_again_at_what_names_lead_to() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use switchback::model::Reach;
+    let receiver = Receiver::start().await;
+    let open = || Reach::new(vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
+    let post = async |caller: &Caller, url: String| {
+        caller.post(&target(url), Bytes::from_static(b"{}"), HeaderMap::new()).await
+    };
+    let port = reqwest::Url::parse(&receiver.url("/")).unwrap().port().unwrap();
+    let shut = Caller::restricted(Arc::new(Reach::default)).unwrap();
+    for url in [receiver.url("/in"), format!("http://localhost:{port}/in")] {
+        let error = post(&shut, url).await.unwrap_err();
+        assert!(matches!(error, CallError::OutOfReach(_)) && error.chain().contains("loopback"), "{}", error.chain());
+    }
+    // What was allowed when the call began is not when the name is connected to.
+    let asked = Arc::new(AtomicUsize::new(0));
+    let within = move || if asked.fetch_add(1, Ordering::Relaxed) == 0 { open() } else { Reach::default() };
+    let error = post(&Caller::restricted(Arc::new(within)).unwrap(), format!("http://localhost:{port}/in")).await;
+    let error = error.unwrap_err();
+    assert!(matches!(error, CallError::Connect(_)) && error.chain().contains("loopback"), "{}", error.chain());
+    assert_eq!(receiver.calls().len(), 0);
+    let caller = Caller::restricted(Arc::new(open)).unwrap();
+    assert!(post(&caller, receiver.url("/in")).await.unwrap().is_success());
+    assert!(post(&caller, format!("http://localhost:{port}/in")).await.unwrap().is_success());
+}

@@ -25,6 +25,7 @@ use super::context::{Cx, Shared};
 use super::parameters::{Names, Parameters, read_name};
 use super::precondition::{Conditions, tagged};
 use super::problem::{Problem, did_you_mean, echo};
+use super::reach;
 use crate::model::{Change, LiveRollout, Phase, RolloutId, ServiceName};
 use crate::planning::{Report, validate};
 
@@ -75,6 +76,7 @@ pub(super) async fn start_rollout(
 ) -> Result<Response, Problem> {
     let asked = Asked::new(&cx, caller, &headers, parameters, &body.service)?;
     let new = candidates::new_rollout(&cx, &asked.found, &body)?;
+    reach::check_gates(&asked.found.view.settings.admin, &new.spec.gates)?;
     let facts = facts::gathered(&cx, &asked.found, &new);
     let report = validate(&new, &facts);
     let reason = body.reason.clone();
