@@ -39,6 +39,7 @@ mod tls;
 mod together;
 mod upstream_tls;
 mod waits;
+mod warm;
 mod webhook;
 mod websocket;
 mod websocket_begin;
