@@ -1,25 +1,34 @@
 //! Builds and joins everything: the only file that names every room. What it returns can be driven by tests.
 
-use std::net::SocketAddr;
+mod relay;
+mod store;
+
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::admin::{self, AdminParts, NotifyDoor, ProxyStatus, Readiness, Reload, ReloadError};
+use self::relay::{Carried, Machines, Relay};
+use self::store::open_store;
+use crate::admin::{self, AdminParts, NotifyDoor, ProxyStatus, Readiness, Reload, ReloadError, UpgradeError, Upgraded};
 use crate::autopilot::{self, AutopilotParts, RolloutParts};
 use crate::config::{self, Settings};
 use crate::control::{self, Control, ReloadReport, StartError, SubmitError};
+use crate::handover::{self, CommandLine, HandoverError, Post, Predecessor, Role, Sockets};
 use crate::notify::{self, Notifier, NotifyParts};
 use crate::proxy::{self, Clock, EndpointKeeper, ProxyHandle, ProxyParts, StartProxyError, StreamKeeper};
-use crate::store::{EmbeddedStore, LastGood, Loaded, MemoryStore, Options, Store, StoreError};
+use crate::store::StoreError;
 use crate::telemetry::{AccessLog, AccessLogError, LogTarget, Metrics, Tallies, Windows};
 use crate::webhook::{Caller, SetUpError};
 
 /// How long the admin API may take to finish its answers at the end.
 const ADMIN_STOP: Duration = Duration::from_secs(2);
+/// How long a request to the admin API may be on its way when another process takes over.
+const ADMIN_LINGER: Duration = Duration::from_secs(1);
 /// How long the first look-up of names may hold up the start.
 const PRIME: Duration = Duration::from_secs(2);
 
@@ -42,10 +51,23 @@ pub struct App {
     proxy: Option<ProxyHandle>,
     phase: Arc<AtomicU8>,
     tasks: Vec<JoinHandle<()>>,
-    stop_admin: watch::Sender<bool>,
+    stop_admin: watch::Sender<Option<Duration>>,
     admin_task: Option<JoinHandle<()>>,
     writer: JoinHandle<()>,
     reload: Reload,
+    relay: Arc<Relay>,
+    post: Option<Post>,
+}
+
+/// How a process begins.
+#[derive(Debug, Default)]
+pub struct Start {
+    /// Listening sockets that are open already.
+    pub sockets: Sockets,
+    /// The process that serves until this one does.
+    pub predecessor: Option<Predecessor>,
+    /// How to start a process that takes over from this one; none where nobody can.
+    pub command_line: Option<CommandLine>,
 }
 
 /// Why the program cannot start.
@@ -74,6 +96,9 @@ pub enum AppError {
     /// The access log cannot be written.
     #[error("the access log cannot be written")]
     AccessLog(#[from] AccessLogError),
+    /// The process that serves goes on.
+    #[error("this process cannot take over")]
+    Handover(#[from] HandoverError),
 }
 
 impl App {
@@ -83,11 +108,34 @@ impl App {
     /// # Errors
     /// [`AppError`]; nothing runs then.
     pub async fn start(settings: Settings) -> Result<Self, AppError> {
-        let clock = Clock::start();
+        Self::start_as(settings, Start::default()).await
+    }
+
+    /// Starts as [`App::start`] does, with what another process has opened, and with what it knows.
+    ///
+    /// # Errors
+    /// [`AppError`]; nothing runs then, and a process that serves until now goes on.
+    pub async fn start_as(settings: Settings, start: Start) -> Result<Self, AppError> {
+        let (predecessor, carried) = relay::pause(start.predecessor).await?;
+        let takes_over = predecessor.is_some();
+        let mut app = Self::join(settings, start.sockets, carried, start.command_line).await?;
+        relay::retire(predecessor).await?;
+        app.open_post(takes_over);
+        Ok(app)
+    }
+
+    async fn join(
+        settings: Settings,
+        mut sockets: Sockets,
+        carried: Carried,
+        command_line: Option<CommandLine>,
+    ) -> Result<Self, AppError> {
+        let (clock, carried) = carried.resume();
         let (store, last_good, salvaged) = open_store(&settings).await?;
         let tallies = Arc::new(Tallies::new(settings.metrics.tracked_tenants));
         let metrics = Arc::new(Metrics::new(tallies.clone(), settings.metrics.tenants));
         let access_log = open_access_log(&settings, &metrics)?;
+        let admin_socket = settings.admin.listen.and_then(|address| sockets.take(Role::Admin, address));
         let parts = control::Parts {
             settings,
             store,
@@ -102,7 +150,7 @@ impl App {
         let keeper = EndpointKeeper::new(control.published(), &control.settings(), metrics.clone(), clock);
         let _late = tokio::time::timeout(PRIME, keeper.prime()).await;
         let streams = StreamKeeper::new(control.published(), clock);
-        let proxy = proxy::start(ProxyParts {
+        let mut proxy = proxy::start(ProxyParts {
             settings: current_settings(&control),
             routes: control.published(),
             keeper: keeper.clone(),
@@ -110,33 +158,48 @@ impl App {
             metrics: metrics.clone(),
             access_log,
             clock,
+            sockets,
         })?;
-        let (notifier, machines) = start_machines(&control, &tallies, &windows, &metrics, clock)?;
-        let mut tasks = vec![tokio::spawn(keeper.run()), tokio::spawn(streams.run())];
-        tasks.extend(machines);
-        let phase = Arc::new(AtomicU8::new(STARTING));
-        let (stop_admin, _) = watch::channel(false);
+        control.note(carried.story());
+        let (notifier, told, machines) = start_machines(&control, &tallies, &windows, &metrics, clock, carried)?;
+        let relay = Relay::new(control.clone(), clock, machines, std::mem::take(&mut proxy.copies), command_line);
+        let (stop_admin, _) = watch::channel(None);
         let mut app = Self {
             listen: proxy.listen.clone(),
             listen_tls: proxy.listen_tls.clone(),
             admin: None,
             metrics: metrics.clone(),
             proxy: Some(proxy),
-            phase,
-            tasks,
+            phase: Arc::new(AtomicU8::new(STARTING)),
+            tasks: vec![tokio::spawn(keeper.run()), tokio::spawn(streams.run()), told],
             stop_admin,
             admin_task: None,
             writer,
             reload: reload(control.clone(), metrics),
             control,
+            relay: Arc::new(relay),
+            post: None,
         };
-        app.start_admin(tallies, windows, clock, notifier).await?;
+        app.start_admin(admin_socket, tallies, windows, clock, notifier).await?;
         app.phase.store(READY, Relaxed);
         Ok(app)
     }
 
+    /// Hands over to whoever asks. A proxy that cannot do that is still a proxy.
+    fn open_post(&mut self, replace: bool) {
+        let Some(path) = self.control.settings().proxy.handover.clone() else { return };
+        match handover::open(&path, self.relay.clone(), replace) {
+            Ok(post) => self.post = Some(post),
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "no other process will be able to take over from this one"
+            ),
+        }
+    }
+
     async fn start_admin(
         &mut self,
+        socket: Option<TcpListener>,
         tallies: Arc<Tallies>,
         windows: Arc<Mutex<Windows>>,
         clock: Clock,
@@ -144,8 +207,9 @@ impl App {
     ) -> Result<(), AppError> {
         let Some(address) = self.control.view().settings.admin.listen else { return Ok(()) };
         let failed = |source| AppError::Admin { address, source };
-        let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
+        let (listener, copy) = listen_for_admin(address, socket).await.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
+        self.relay.add_socket(Role::Admin, address, copy);
         self.admin = Some(bound);
         let phase = self.phase.clone();
         let open = self.metrics.open_connections();
@@ -159,6 +223,7 @@ impl App {
             ready: Arc::new(move || readiness(phase.load(Relaxed))),
             proxy: Arc::new(move || ProxyStatus { listen: proxy_listen.clone(), open_connections: open.load(Relaxed) }),
             reload: self.reload.clone(),
+            upgrade: self.relay.upgrade_door(),
             notify: notify_door(notifier),
             listen: bound,
             instance: instance(),
@@ -166,7 +231,7 @@ impl App {
         });
         let mut stop = self.stop_admin.subscribe();
         let stopped = async move {
-            let _sender_gone = stop.wait_for(|stop| *stop).await;
+            stop.wait_for(Option::is_some).await.map_or(Duration::ZERO, |linger| linger.unwrap_or_default())
         };
         self.admin_task = Some(tokio::spawn(admin::serve(listener, router, stopped)));
         Ok(())
@@ -180,6 +245,19 @@ impl App {
         (self.reload)().await
     }
 
+    /// Starts a process like this one that takes over from it, and waits until it serves.
+    ///
+    /// # Errors
+    /// [`UpgradeError`]; this process goes on.
+    pub fn upgrade(&self) -> BoxFuture<'static, Result<Upgraded, UpgradeError>> {
+        (self.relay.upgrade_door())()
+    }
+
+    /// Waits until another process serves instead of this one; answers its number.
+    pub async fn retired(&self) -> u32 {
+        self.relay.retired().await
+    }
+
     /// Ends in good order: first says that it is not ready, then closes the listeners, waits for the last connection or
     /// the configured time, and leaves the store in one piece. Answers whether every connection ended by itself.
     pub async fn stop(mut self) -> bool {
@@ -187,15 +265,33 @@ impl App {
         let proxy_settings = &view.settings.proxy;
         self.phase.store(DRAINING, Relaxed);
         let mut clean = true;
-        if let Some(proxy) = self.proxy.take() {
-            proxy.begin_drain();
-            tokio::time::sleep(proxy_settings.ready_delay).await;
-            clean = proxy.stop(proxy_settings.drain_timeout).await;
+        if let Some(mut post) = self.post.take() {
+            match self.relay.is_retired() {
+                true => post.leave(),
+                false => drop(post),
+            }
         }
+        if let Some(proxy) = self.proxy.take() {
+            clean = match self.relay.is_retired() {
+                true => {
+                    let _nobody_listens = self.stop_admin.send(Some(ADMIN_LINGER));
+                    proxy.retire(proxy_settings.drain_timeout).await
+                }
+                false => {
+                    proxy.begin_drain();
+                    tokio::time::sleep(proxy_settings.ready_delay).await;
+                    self.relay.close_sockets();
+                    proxy.stop(proxy_settings.drain_timeout).await
+                }
+            };
+        }
+        self.relay.abort();
         for task in &self.tasks {
             task.abort();
         }
-        let _nobody_listens = self.stop_admin.send(true);
+        if !self.relay.is_retired() {
+            let _nobody_listens = self.stop_admin.send(Some(Duration::ZERO));
+        }
         if let Some(mut task) = self.admin_task.take()
             && tokio::time::timeout(ADMIN_STOP, &mut task).await.is_err()
         {
@@ -209,6 +305,7 @@ impl App {
 
 impl Drop for App {
     fn drop(&mut self) {
+        self.relay.abort();
         for task in self.tasks.iter().chain(self.admin_task.as_ref()) {
             task.abort();
         }
@@ -230,6 +327,20 @@ fn instance() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = host.trim();
     format!("{}-{}", if host.is_empty() { "switchback" } else { host }, std::process::id())
+}
+
+/// The admin API's socket, and the same once more to be handed over.
+async fn listen_for_admin(
+    address: SocketAddr,
+    given: Option<TcpListener>,
+) -> std::io::Result<(tokio::net::TcpListener, TcpListener)> {
+    let listener = match given {
+        Some(socket) => socket,
+        None => tokio::net::TcpListener::bind(address).await?.into_std()?,
+    };
+    listener.set_nonblocking(true)?;
+    let copy = listener.try_clone()?;
+    Ok((tokio::net::TcpListener::from_std(listener)?, copy))
 }
 
 fn current_settings(control: &Control) -> Arc<dyn Fn() -> Arc<Settings> + Send + Sync> {
@@ -264,7 +375,8 @@ fn start_machines(
     windows: &Arc<Mutex<Windows>>,
     metrics: &Arc<Metrics>,
     clock: Clock,
-) -> Result<(Notifier, [JoinHandle<()>; 3]), AppError> {
+    carried: Carried,
+) -> Result<(Notifier, JoinHandle<()>, Machines), AppError> {
     let (notifier, notify) = notify::start(NotifyParts {
         control: control.clone(),
         tallies: tallies.clone(),
@@ -287,7 +399,8 @@ fn start_machines(
         caller: gates_caller(control)?,
         clock,
     };
-    Ok((notifier, [notify, autopilot::start(guard), autopilot::start_rollouts(rollouts)]))
+    let guard = autopilot::start(guard, carried.guard);
+    Ok((notifier, notify, Machines { guard, rollouts: autopilot::start_rollouts(rollouts, carried.rollouts) }))
 }
 
 /// Gates are named by whoever may start rollouts, so they lie where registered endpoints may.
@@ -304,34 +417,6 @@ fn notify_door(notifier: Notifier) -> NotifyDoor {
             let notifier = notifier.clone();
             Box::pin(async move { notifier.test(name.as_deref()).await })
         }),
-    }
-}
-
-type Opened = (Arc<dyn Store>, Option<LastGood>, Option<Loaded>);
-
-/// Opens the store; when that fails, traffic still flows from the last good copy, and changes are refused.
-async fn open_store(settings: &Settings) -> Result<Opened, AppError> {
-    let path = settings.store.path.clone();
-    let last_good = settings.store.last_good.then(|| LastGood::beside(&path));
-    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&path, Options::default())).await;
-    let error = match opened {
-        Ok(Ok(store)) => return Ok((Arc::new(store), last_good, None)),
-        Ok(Err(error)) => error,
-        Err(_) => StoreError::Closed,
-    };
-    match last_good.as_ref().map(LastGood::load) {
-        Some(Ok(Some(saved))) => {
-            tracing::error!(%error, revision = saved.revision,
-                "the store cannot be opened; traffic is served from the last good copy and changes are refused");
-            let absent = MemoryStore::new();
-            absent.set_down(true);
-            Ok((Arc::new(absent), None, Some(saved.into())))
-        }
-        Some(Err(copy)) => {
-            tracing::error!(%copy, "the last good copy cannot be read either");
-            Err(error.into())
-        }
-        _ => Err(error.into()),
     }
 }
 

@@ -4,7 +4,7 @@
 //! Rooms, lowest first; each may use those above it in this list, those joined by `and` do not use each other:
 //!
 //! 1. [`model`]: plain values
-//! 2. [`config`] and [`telemetry`]: the file; what is counted
+//! 2. [`config`], [`telemetry`] and [`handover`]: the file; what is counted; how one process takes over from another
 //! 3. [`shadow`]: from two answers to what differs between them
 //! 4. [`routing`], [`analysis`] and [`planning`]: from a request to a version; from counts to a verdict; what a rollout
 //!    does next
@@ -24,6 +24,7 @@
 pub mod model;
 
 pub mod config;
+pub mod handover;
 pub mod telemetry;
 
 pub mod shadow;

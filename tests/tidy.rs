@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// Who stands where: a room may use those of lower levels; rooms of one level do not use each other.
 const LEVELS: [&[&str]; 10] = [
     &["model"],
-    &["config", "telemetry"],
+    &["config", "telemetry", "handover"],
     &["shadow"],
     &["routing", "analysis", "planning", "flags"],
     &["proxy", "store"],

@@ -64,6 +64,9 @@ use crate::telemetry::{Metrics, Tallies, Windows};
 /// Reads the configuration file again and puts it into effect.
 pub type Reload = Arc<dyn Fn() -> BoxFuture<'static, Result<ReloadReport, ReloadError>> + Send + Sync>;
 
+/// Starts a process that takes over from this one, and waits until it serves.
+pub type Upgrade = Arc<dyn Fn() -> BoxFuture<'static, Result<Upgraded, UpgradeError>> + Send + Sync>;
+
 /// What the admin API is built from.
 pub struct AdminParts {
     /// The door to the state.
@@ -82,6 +85,8 @@ pub struct AdminParts {
     pub proxy: Arc<dyn Fn() -> ProxyStatus + Send + Sync>,
     /// Reads the configuration file again.
     pub reload: Reload,
+    /// Hands over to a new process.
+    pub upgrade: Upgrade,
     /// Who is told of what happens.
     pub notify: NotifyDoor,
     /// The address that the admin API really listens on. Without tokens it must be on loopback, or nobody is let in.
@@ -118,6 +123,38 @@ pub struct ProxyStatus {
     pub listen: Vec<SocketAddr>,
     /// Client connections that are open.
     pub open_connections: i64,
+}
+
+/// One process has taken over from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Upgraded {
+    /// Number of the process that only finishes its requests.
+    pub from: u32,
+    /// Number of the process that serves.
+    pub to: u32,
+}
+
+/// Why no other process has taken over. This one goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum UpgradeError {
+    /// One hand-over at a time.
+    #[error("another process is about to take over already")]
+    Busy,
+    /// The process was not started by a command line.
+    #[error("this process was not started by `switchback serve`, so nobody knows how to start another one like it")]
+    NoCommand,
+    /// The first process of a container.
+    #[error("this is process 1, and its container ends with it: replace the container instead")]
+    First,
+    /// The new process cannot be started.
+    #[error("the new process cannot be started: {0}")]
+    Spawn(std::io::Error),
+    /// The new process ended.
+    #[error("the new process did not come so far as to serve ({0}); its messages are in the log")]
+    Ended(std::process::ExitStatus),
+    /// The new process took too long.
+    #[error("the new process did not serve within {} s and was ended", .0.as_secs())]
+    TooSlow(std::time::Duration),
 }
 
 /// Why a reload changed nothing.

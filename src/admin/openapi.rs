@@ -28,6 +28,7 @@ use super::{
         status::openapi,
         status::get_status,
         status::reload,
+        status::upgrade,
         keys::rotate_keys,
         services::list_services,
         services::get_service,

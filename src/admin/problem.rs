@@ -8,6 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::ReloadError;
+use super::UpgradeError;
 use crate::control::SubmitError;
 use crate::model::ChangeError;
 use crate::store::StoreError;
@@ -140,8 +141,22 @@ impl From<SubmitError> for Problem {
             SubmitError::Store(_) => unavailable("store", 1).with_detail(chain(&error)),
             SubmitError::ReadOnly => unavailable("read_only", 60),
             SubmitError::Unconfirmed { .. } => unavailable("unconfirmed", 1),
+            SubmitError::HandedOver => unavailable("handed_over", 1),
             SubmitError::Closed => unavailable("closed", 1),
         }
+    }
+}
+
+impl From<UpgradeError> for Problem {
+    fn from(error: UpgradeError) -> Self {
+        let (status, kind) = match &error {
+            UpgradeError::Busy => (StatusCode::CONFLICT, "busy"),
+            UpgradeError::NoCommand | UpgradeError::First => (StatusCode::CONFLICT, "not_possible"),
+            UpgradeError::Spawn(_) | UpgradeError::Ended(_) | UpgradeError::TooSlow(_) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "not_upgraded")
+            }
+        };
+        Self::new(status, kind, error.to_string())
     }
 }
 
@@ -293,6 +308,7 @@ mod tests {
             (SubmitError::Store(store), 503, "store"),
             (SubmitError::ReadOnly, 503, "read_only"),
             (SubmitError::Unconfirmed { waiting: 1 }, 503, "unconfirmed"),
+            (SubmitError::HandedOver, 503, "handed_over"),
             (SubmitError::Closed, 503, "closed"),
         ];
         for (error, status, kind) in cases {

@@ -134,7 +134,8 @@ fn changing() -> Vec<Route> {
         administer(delete_, "/v1/services/{service}/versions/{version}", delete(versions::delete_version)),
         administer(post_.clone(), "/v1/keys/rotate", post(keys::rotate_keys)),
         administer(post_.clone(), "/v1/notify/test", post(notify::test_notify)),
-        administer(post_, "/v1/reload", post(status::reload)),
+        administer(post_.clone(), "/v1/reload", post(status::reload)),
+        administer(post_, "/v1/upgrade", post(status::upgrade)),
     ]
 }
 

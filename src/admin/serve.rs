@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
+use axum::http::{HeaderValue, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -31,25 +32,35 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Tells long answers that the end has begun.
 #[derive(Debug, Clone)]
-pub(super) struct Ending(watch::Receiver<bool>);
+pub(super) struct Ending(watch::Receiver<Option<Duration>>);
 
 impl Ending {
     /// Returns when the end has begun.
     pub(super) async fn wait(&mut self) {
+        let _how_long = self.begun().await;
+    }
+
+    /// How long connections without a request are left open, once the end has begun.
+    async fn begun(&mut self) -> Duration {
         // The sender is gone only when the server is.
-        let _gone = self.0.wait_for(|ending| *ending).await;
+        self.0.wait_for(Option::is_some).await.map_or(Duration::ZERO, |linger| linger.unwrap_or_default())
+    }
+
+    fn has_begun(&self) -> bool {
+        self.0.borrow().is_some()
     }
 }
 
-/// Serves until `shutdown` is done; then finishes open requests, at most for five seconds.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()> + Send) {
-    let (end, ending) = watch::channel(false);
+/// Serves until `shutdown` is done; then finishes open requests, at most for five seconds. `shutdown` tells how long
+/// connections without a request are left open: one may be on its way, and is answered with `Connection: close`.
+pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = Duration> + Send) {
+    let (end, ending) = watch::channel(None);
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     tokio::pin!(shutdown);
-    loop {
+    let linger = loop {
         tokio::select! {
-            () = &mut shutdown => break,
+            linger = &mut shutdown => break linger,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => match permits.clone().try_acquire_owned() {
@@ -69,9 +80,9 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<
                 }
             },
         }
-    }
+    };
     drop(listener);
-    let _nobody_waits = end.send(true);
+    let _nobody_waits = end.send(Some(linger));
     let finished = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(GRACE, finished).await.is_err() {
         tracing::warn!("requests to the admin API were cut off at the end");
@@ -85,8 +96,11 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, mut end
         async move {
             let mut request: Request = request.map(Body::new);
             request.extensions_mut().insert(ConnectInfo(peer));
-            request.extensions_mut().insert(ending);
-            let response = router.oneshot(request).await.unwrap_or_else(|never: Infallible| match never {});
+            request.extensions_mut().insert(ending.clone());
+            let mut response = router.oneshot(request).await.unwrap_or_else(|never: Infallible| match never {});
+            if ending.has_begun() {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             Ok::<_, Infallible>(response)
         }
     });
@@ -98,7 +112,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, mut end
     tokio::pin!(connection);
     let result = tokio::select! {
         result = &mut connection => result,
-        () = ending.wait() => {
+        () = async { tokio::time::sleep(ending.begun().await).await } => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

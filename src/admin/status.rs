@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::Upgraded;
 use super::context::Cx;
 use super::freeze::{FreezeAnswer, now_ms};
 use super::problem::Problem;
@@ -74,6 +75,16 @@ pub(super) struct ReloadAnswer {
     warnings: Vec<String>,
 }
 
+/// One process has taken over from another.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UpgradeReport)]
+pub(super) struct UpgradeAnswer {
+    /// Number of the process that only finishes its requests now.
+    from: u32,
+    /// Number of the process that serves.
+    to: u32,
+}
+
 /// The process, its store and every service
 #[utoipa::path(
     get, path = "/v1/status", tag = "process",
@@ -128,6 +139,19 @@ pub(super) async fn get_status(State(cx): State<Cx>) -> Json<StatusAnswer> {
 pub(super) async fn reload(State(cx): State<Cx>) -> Result<Json<ReloadAnswer>, Problem> {
     let ReloadReport { revision, changed, needs_restart, warnings } = (cx.reload)().await?;
     Ok(Json(ReloadAnswer { revision, changed, needs_restart, warnings }))
+}
+
+/// Start the program anew and let it take over
+///
+/// Answered when the new process serves; this one then finishes its requests and ends. The new one is started with the
+/// command line of this one, so it is of another release if the program was replaced.
+#[utoipa::path(
+    post, path = "/v1/upgrade", tag = "process",
+    responses((status = 200, description = "The new process serves", body = UpgradeAnswer)),
+)]
+pub(super) async fn upgrade(State(cx): State<Cx>) -> Result<Json<UpgradeAnswer>, Problem> {
+    let Upgraded { from, to } = (cx.upgrade)().await?;
+    Ok(Json(UpgradeAnswer { from, to }))
 }
 
 /// Whether the process lives

@@ -116,6 +116,12 @@ impl Fleet {
         self.given.remove(&scope);
     }
 
+    /// The scopes have other numbers from now on; those without one are forgotten.
+    pub fn renumber(&mut self, number: impl Fn(u64) -> Option<u64>) {
+        let given = std::mem::take(&mut self.given);
+        self.given = given.into_iter().filter_map(|(scope, given)| Some((number(scope)?, given))).collect();
+    }
+
     /// How many scopes have given something and are not forgotten.
     #[must_use]
     pub fn scopes(&self) -> usize {

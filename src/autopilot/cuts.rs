@@ -4,6 +4,9 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
+use super::carry::Renumbered;
 use crate::analysis::LogHistogram;
 use crate::model::{ServiceName, VersionName};
 use crate::telemetry::latency::BUCKETS;
@@ -15,6 +18,7 @@ const REREAD_MS: u64 = 10_000;
 const LOOK_MS: u64 = 500;
 
 /// The baseline's latencies of one scope.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Latencies {
     histogram: LogHistogram,
     decayed_ms: u64,
@@ -57,7 +61,29 @@ pub(super) struct Cuts {
     tenants: HashMap<u64, (VersionName, Latencies)>,
 }
 
+/// The latencies, on their way to another process.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct CarriedCuts {
+    services: Vec<(ServiceName, VersionName, Latencies)>,
+    tenants: Vec<(u64, VersionName, Latencies)>,
+}
+
 impl Cuts {
+    /// What is known, for another process.
+    pub fn carry(&self) -> CarriedCuts {
+        let services =
+            self.services.iter().map(|(service, (version, l))| (service.clone(), version.clone(), l.clone()));
+        let tenants = self.tenants.iter().map(|(scope, (version, l))| (*scope, version.clone(), l.clone()));
+        CarriedCuts { services: services.collect(), tenants: tenants.collect() }
+    }
+
+    /// Goes on from what another process knew.
+    pub fn resume(&mut self, carried: CarriedCuts, scopes: &Renumbered) {
+        self.services.extend(carried.services.into_iter().map(|(service, version, l)| (service, (version, l))));
+        let tenants = carried.tenants.into_iter();
+        self.tenants.extend(tenants.filter_map(|(scope, version, l)| Some((*scopes.get(&scope)?, (version, l)))));
+    }
+
     /// Takes in what is new in a scope and sets its cut-offs.
     pub fn update(
         &mut self,

@@ -3,10 +3,14 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
+use super::carry::Renumbered;
 use crate::analysis::{Fleet, Parameters, Signal, Signals};
 use crate::model::{ServiceName, VersionName};
 
 /// One version's evidence over all tenants.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Entry {
     fleet: Fleet,
     attempt: u64,
@@ -18,6 +22,14 @@ struct Entry {
 #[derive(Default)]
 pub(super) struct Fleets {
     entries: HashMap<(ServiceName, VersionName), Entry>,
+}
+
+/// The evidence about one version, on its way to another process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct CarriedFleet {
+    service: ServiceName,
+    canary: VersionName,
+    entry: Entry,
 }
 
 /// A version that all tenants together speak against.
@@ -73,6 +85,25 @@ impl Fleets {
     pub fn forget_scope(&mut self, scope: u64) {
         for entry in self.entries.values_mut() {
             entry.fleet.forget(scope);
+        }
+    }
+
+    /// What is known, for another process.
+    pub fn carry(&self) -> Vec<CarriedFleet> {
+        let carried = self.entries.iter().map(|((service, canary), entry)| CarriedFleet {
+            service: service.clone(),
+            canary: canary.clone(),
+            entry: entry.clone(),
+        });
+        carried.collect()
+    }
+
+    /// Goes on from what another process knew.
+    pub fn resume(&mut self, carried: Vec<CarriedFleet>, scopes: &Renumbered) {
+        for CarriedFleet { service, canary, mut entry } in carried {
+            entry.fleet.renumber(|scope| scopes.get(&scope).copied());
+            entry.pending = false;
+            self.entries.insert((service, canary), entry);
         }
     }
 

@@ -2,10 +2,12 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{PlainLimits, VersionName};
 
 /// The last minutes of one canary in one scope, second by second.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(super) struct Recent {
     seconds: VecDeque<(u64, u64, u64)>,
 }
@@ -39,7 +41,7 @@ impl Recent {
 }
 
 /// Requests per second of one scope: an average whose memory halves every two seconds.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(super) struct Rate {
     /// Requests, each worth half as much every half-life later.
     weight: f64,

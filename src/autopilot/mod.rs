@@ -4,10 +4,12 @@
 //! shifts back, holds back, probes and reports; it never advances anything and never touches what a person pinned.
 
 mod alone;
+mod carry;
 mod cuts;
 mod evidence;
 mod fleet;
 mod limits;
+mod pause;
 mod rollouts;
 mod settle;
 mod tick;
@@ -15,13 +17,13 @@ mod tick;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
-
 use crate::control::Control;
 use crate::proxy::Clock;
 use crate::telemetry::{Metrics, Tallies, Windows};
 
-pub use rollouts::{RolloutParts, start as start_rollouts};
+pub use carry::CarriedGuard;
+pub use pause::{Machine, StandStill};
+pub use rollouts::{CarriedRollouts, RolloutParts, start as start_rollouts};
 pub use tick::Autopilot;
 
 /// Time between two ticks: the shortest patience that can be configured, since the statistics ask for one look per slot.
@@ -41,17 +43,25 @@ pub struct AutopilotParts {
     pub clock: Clock,
 }
 
-/// Starts the guard. It runs until the task is aborted.
-pub fn start(parts: AutopilotParts) -> JoinHandle<()> {
+/// Starts the guard, with what another process knew. It runs until the task is aborted.
+pub fn start(parts: AutopilotParts, carried: CarriedGuard) -> Machine<CarriedGuard> {
     let clock = parts.clock;
     let mut autopilot = Autopilot::new(parts);
-    tokio::spawn(async move {
+    autopilot.resume(carried, clock.now_us());
+    Machine::start(|mut pauses| async move {
         let mut interval = tokio::time::interval(TICK);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
-            interval.tick().await;
+            let pause = tokio::select! {
+                _ = interval.tick() => None,
+                Some(pause) = pauses.recv() => Some(pause),
+            };
             for request in autopilot.tick(clock.now_us()) {
                 autopilot.submit(request);
+            }
+            if let Some(pause) = pause {
+                let known = autopilot.carry();
+                pause.wait(known).await;
             }
         }
     })

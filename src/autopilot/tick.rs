@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::AutopilotParts;
@@ -26,6 +27,7 @@ const IDLE_US: u64 = 15 * 60 * 1_000_000;
 const UNHEALTHY_MS: u64 = 2_000;
 
 /// One comparison and what goes with it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Entry {
     pub comparison: Comparison,
     pub attempt: u64,
@@ -59,7 +61,7 @@ pub struct Autopilot {
     pub(super) fleets: Fleets,
     pub(super) entries: HashMap<ScopeKey, Entry>,
     /// Requests per second of each scope, known before a canary begins.
-    rates: HashMap<u64, Rate>,
+    pub(super) rates: HashMap<u64, Rate>,
     parameters: HashMap<ServiceName, (Arc<GuardSpec>, Parameters)>,
     /// Scopes that are looked at although nothing moved: brakes end by time.
     braked: HashMap<ScopeKey, ScopeHandle>,

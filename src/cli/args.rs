@@ -93,7 +93,7 @@ pub enum Format {
 #[derive(Subcommand)]
 pub enum Command {
     /// Run the proxy
-    Serve(ConfigArgs),
+    Serve(ServeArgs),
     /// Read the configuration and say what is wrong with it; starts nothing
     Check(ConfigArgs),
     /// Show a canary that goes bad and is shifted back; needs nothing installed
@@ -170,6 +170,8 @@ pub enum Command {
     },
     /// Make the proxy read its configuration again
     Reload,
+    /// Start the program anew and let it take over; no connection is lost
+    Upgrade,
     /// Print a script that completes commands in a shell
     Completions {
         /// For which shell
@@ -178,6 +180,17 @@ pub enum Command {
     },
     /// Print the version of this program
     Version,
+}
+
+/// What to serve, and from whom.
+#[derive(Args)]
+pub struct ServeArgs {
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Take over from the process that serves with this configuration
+    #[arg(long)]
+    pub take_over: bool,
 }
 
 /// Where the configuration is.

@@ -9,8 +9,8 @@ use super::{Local, demo, serve};
 pub struct Program;
 
 impl Local for Program {
-    fn serve(&self, config: &Path) -> ExitCode {
-        serve::serve(config)
+    fn serve(&self, config: &Path, take_over: bool) -> ExitCode {
+        serve::serve(config, take_over)
     }
 
     fn check(&self, config: &Path) -> ExitCode {

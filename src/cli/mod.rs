@@ -41,8 +41,9 @@ use output::Output;
 
 /// What the program does itself instead of asking the admin API.
 pub trait Local {
-    /// Runs the proxy until it is told to stop.
-    fn serve(&self, config: &Path) -> ExitCode;
+    /// Runs the proxy until it is told to stop, or until another process takes over. `take_over`: from the process that
+    /// serves with this configuration.
+    fn serve(&self, config: &Path, take_over: bool) -> ExitCode;
     /// Reads the configuration and prints what is wrong with it.
     fn check(&self, config: &Path) -> ExitCode;
     /// Shows a canary that goes bad and is shifted back.
@@ -92,7 +93,7 @@ fn usage(error: &clap::Error, local: &dyn Local) -> ExitCode {
 
 fn dispatch(line: CommandLine, local: &dyn Local) -> Result<ExitCode, CliError> {
     match &line.command {
-        Command::Serve(args) => return Ok(local.serve(&args.config)),
+        Command::Serve(args) => return Ok(local.serve(&args.config.config, args.take_over)),
         Command::Check(args) => return Ok(local.check(&args.config)),
         Command::Demo { keep, plain } => return Ok(local.demo(*keep, *plain)),
         Command::Schema => return Ok(written(&with_line_break(local.schema()))),

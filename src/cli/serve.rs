@@ -4,11 +4,13 @@ use std::error::Error;
 use std::path::Path;
 use std::process::ExitCode;
 
+use sd_notify::NotifyState;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::app::App;
+use crate::app::{App, Start};
 use crate::config::{self, Settings};
+use crate::handover::{self, CommandLine, Sockets};
 use crate::proxy::bad_files;
 use crate::telemetry::tracing as logging;
 
@@ -18,8 +20,9 @@ const CONTROL_THREADS: usize = 2;
 /// Wrong usage or configuration.
 const WRONG: u8 = 2;
 
-/// Runs the proxy until SIGTERM or SIGINT, which end it in good order. SIGHUP reads the configuration file again.
-pub fn serve(path: &Path) -> ExitCode {
+/// Runs the proxy until SIGTERM or SIGINT, which end it in good order, or until another process takes over. SIGHUP reads
+/// the configuration file again; SIGQUIT starts a process that takes over.
+pub fn serve(path: &Path, take_over: bool) -> ExitCode {
     let settings = match config::load(path) {
         Ok(settings) => settings,
         Err(mistakes) => {
@@ -31,39 +34,96 @@ pub fn serve(path: &Path) -> ExitCode {
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
+    let start = match beginning(&settings, take_over) {
+        Ok(start) => start,
+        Err(error) => return failed(&*error),
+    };
     let runtime = match Builder::new_multi_thread().worker_threads(CONTROL_THREADS).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
     };
-    match runtime.block_on(run(settings)) {
+    match runtime.block_on(run(settings, start)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&*error),
     }
 }
 
-async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
+/// What others have opened for this process.
+fn beginning(settings: &Settings, take_over: bool) -> Result<Start, Box<dyn Error>> {
+    let mut sockets = Sockets::of_service_manager()?;
+    let mut predecessor = None;
+    if take_over {
+        let Some(path) = &settings.proxy.handover else {
+            return Err("--take-over needs a socket, but proxy.handover is \"off\"".into());
+        };
+        let (served, theirs) = handover::take_over(path)?;
+        sockets.append(theirs);
+        predecessor = Some(served);
+    }
+    Ok(Start { sockets, predecessor, command_line: Some(CommandLine::own()) })
+}
+
+async fn run(settings: Settings, start: Start) -> Result<(), Box<dyn Error>> {
     // Before anything is served: a signal that comes early must not kill the process half started.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let app = App::start(settings).await?;
+    let mut quit = signal(SignalKind::quit())?;
+    let app = App::start_as(settings, start).await?;
     tracing::info!(listen = ?app.listen, tls = ?app.listen_tls, admin = ?app.admin, "serving");
-    loop {
+    tell_service_manager(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready]);
+    let retired = loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break None,
+            pid = app.retired() => break Some(pid),
             _ = hangup.recv() => match app.reload().await {
                 Ok(report) => tracing::info!(?report, "the configuration was read again"),
                 Err(error) => tracing::error!("the configuration was not changed: {}", chain(&error)),
             },
+            _ = quit.recv() => upgrade(&app),
+        }
+    };
+    match retired {
+        Some(pid) => {
+            // The manager believes the main process only, which is this one until now.
+            tell_service_manager(&[NotifyState::MainPid(pid)]);
+            tracing::info!(pid, "another process serves now; requests in flight are finished here");
+        }
+        None => {
+            tell_service_manager(&[NotifyState::Stopping]);
+            tracing::info!("ending: no new connections, requests in flight are finished");
         }
     }
-    tracing::info!("ending: no new connections, requests in flight are finished");
-    match app.stop().await {
+    let ends = app.stop();
+    tokio::pin!(ends);
+    let clean = tokio::select! {
+        clean = &mut ends => clean,
+        // Who asks twice does not want to wait.
+        _ = terminate.recv(), if retired.is_some() => false,
+    };
+    match clean {
         true => tracing::info!("ended; every connection was finished"),
         false => tracing::warn!("ended; some connections were cut because the drain timeout was over"),
     }
     Ok(())
+}
+
+/// Starts the process that takes over. Nothing waits for it: until it serves, this one does.
+fn upgrade(app: &App) {
+    let upgrade = app.upgrade();
+    tokio::spawn(async move {
+        if let Err(error) = upgrade.await {
+            tracing::error!("no other process has taken over: {}", chain(&error));
+        }
+    });
+}
+
+/// Tells systemd how it stands, if that is who started this process.
+fn tell_service_manager(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "the service manager cannot be told");
+    }
 }
 
 /// Reads the configuration, opens certificates, starts nothing.

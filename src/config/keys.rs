@@ -48,13 +48,19 @@ static PROXY: Table = Table::new(
             "drain_timeout",
             Kind::Duration(ms(0), hours(24)),
             "\"30s\"",
-            "How long requests in flight may finish after SIGTERM.",
+            "How long requests in flight may finish after SIGTERM, or after another process has taken over.",
         ),
         Key::default(
             "ready_delay",
             Kind::Duration(ms(0), hours(1)),
             "\"0s\"",
             "How long /readyz answers 503 before the listeners close, so that load balancers look away first.",
+        ),
+        Key::default(
+            "handover",
+            Kind::Text(&FILE),
+            "\"switchback.sock\"",
+            "Unix socket on which a new process takes over from this one; \"off\": none can.",
         ),
         Key::optional(
             "cookie_secret",

@@ -1,6 +1,7 @@
 //! Settings of the process: proxy, admin API, store, metrics.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use super::formats;
 use super::settings::{
@@ -25,6 +26,7 @@ pub(super) fn proxy(view: &View<'_>) -> ProxySettings {
         access_log: access_log(&view.table("access_log")),
         drain_timeout: view.duration("drain_timeout").unwrap_or(without.drain_timeout),
         ready_delay: view.duration("ready_delay").unwrap_or(without.ready_delay),
+        handover: handover(view),
         cookie_secret: cookie_secrets(view),
         upstream_keepalive: view.integer("upstream_keepalive").unwrap_or(without.upstream_keepalive),
     };
@@ -32,6 +34,13 @@ pub(super) fn proxy(view: &View<'_>) -> ProxySettings {
         view.wrong_at("listen", "there is no address to listen on; at least one of listen and tls is needed");
     }
     settings
+}
+
+fn handover(view: &View<'_>) -> Option<PathBuf> {
+    match view.text("handover") {
+        Some("off") => None,
+        given => Some(view.cx.place(given.unwrap_or("switchback.sock"))),
+    }
 }
 
 /// One secret, or several: the first signs.

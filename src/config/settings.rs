@@ -50,6 +50,9 @@ pub struct ProxySettings {
     pub drain_timeout: Duration,
     /// How long `/readyz` answers 503 before the listeners close, 0 to 1 h.
     pub ready_delay: Duration,
+    /// Unix socket on which another process may ask to take over; none: nobody can. Relative paths were joined to the
+    /// folder of the configuration file.
+    pub handover: Option<PathBuf>,
     /// The first signs cookies, all are accepted; at least 32 characters each. Empty: made at the first start and kept
     /// in the store.
     pub cookie_secret: Vec<String>,
@@ -69,6 +72,7 @@ impl Default for ProxySettings {
             access_log: AccessLog::default(),
             drain_timeout: Duration::from_secs(30),
             ready_delay: Duration::ZERO,
+            handover: None,
             cookie_secret: Vec::new(),
             upstream_keepalive: 1024,
         }
@@ -87,6 +91,7 @@ impl fmt::Debug for ProxySettings {
             .field("access_log", &self.access_log)
             .field("drain_timeout", &self.drain_timeout)
             .field("ready_delay", &self.ready_delay)
+            .field("handover", &self.handover)
             .field("cookie_secret", &self.cookie_secret.first().map(|_| "[secret]"))
             .field("upstream_keepalive", &self.upstream_keepalive)
             .finish()

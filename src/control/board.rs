@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::analysis::{EvidenceWindow, Verdict};
 use crate::model::{RolloutId, ServiceName, TenantName, VersionName};
 use crate::planning::{ScopeEvidence, Waiting};
 
 /// Whose comparison it is.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ScopeKey {
     /// The service.
     pub service: ServiceName,

@@ -31,6 +31,9 @@ pub enum SubmitError {
         /// How many wait.
         waiting: usize,
     },
+    /// Another process has taken over and is the writer now.
+    #[error("another process has taken over; ask again, and it will answer")]
+    HandedOver,
     /// The process is shutting down.
     #[error("the process is shutting down")]
     Closed,

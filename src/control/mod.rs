@@ -8,6 +8,7 @@ mod board;
 mod error;
 mod global;
 mod keys;
+mod pause;
 mod reload;
 mod start;
 mod writer;
@@ -24,6 +25,7 @@ pub use error::{StartError, SubmitError};
 use global::Prepared;
 pub use global::SnapshotError;
 pub use keys::fresh_secret;
+pub use pause::Paused;
 pub use reload::ReloadReport;
 pub use start::{Parts, Started, start};
 
@@ -97,6 +99,9 @@ enum Command {
     },
     Note {
         event: Box<Event>,
+    },
+    Pause {
+        reply: oneshot::Sender<Result<Paused, SubmitError>>,
     },
     Close {
         reply: oneshot::Sender<()>,

@@ -102,6 +102,11 @@ impl Writer {
                         let _nobody_waits = reply.send(());
                         return;
                     }
+                    Some(Command::Pause { reply }) => {
+                        if self.pause(reply).await {
+                            return self.follow(queue).await;
+                        }
+                    }
                     Some(command) => self.handle(command).await,
                     None => return,
                 },
@@ -132,7 +137,7 @@ impl Writer {
                 let _nobody_waits = reply.send(result);
             }
             Command::Note { event } => self.note(*event).await,
-            Command::Close { .. } => {}
+            Command::Pause { .. } | Command::Close { .. } => {}
         }
     }
 
@@ -251,6 +256,10 @@ impl Writer {
         self.next_event = loaded.next_event;
         let routes = Arc::new(routes);
         self.published.store(routes.clone());
+        self.forget_gone(&view.routes, &routes);
+        for (name, live) in &state.services {
+            self.metrics.set_split(name, &live.weights_in_effect(&live.split));
+        }
         self.view.store(Arc::new(View { state, routes, ..view.clone() }));
         Ok(())
     }
@@ -362,7 +371,7 @@ impl Writer {
     }
 
     /// Commits what is in effect already, in its order.
-    async fn confirm(&mut self) {
+    pub(super) async fn confirm(&mut self) {
         while let Some(commit) = self.unconfirmed.front() {
             match self.store.commit(commit.clone()).await {
                 Ok(_) => {

@@ -93,11 +93,13 @@ pub enum EventKind {
     SnapshotDeleted,
     /// The configuration file was read again.
     Reloaded,
+    /// A process has started.
+    Started,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 42] = [
         Self::ServiceAdded,
         Self::SplitSet,
         Self::SplitCleared,
@@ -139,6 +141,7 @@ impl EventKind {
         Self::SnapshotRestored,
         Self::SnapshotDeleted,
         Self::Reloaded,
+        Self::Started,
     ];
 
     /// The name in the API and in the store.
@@ -185,6 +188,7 @@ impl EventKind {
             Self::SnapshotRestored => "snapshot_restored",
             Self::SnapshotDeleted => "snapshot_deleted",
             Self::Reloaded => "reloaded",
+            Self::Started => "started",
         }
     }
 

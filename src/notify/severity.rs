@@ -45,7 +45,8 @@ pub(super) fn severity_of(kind: EventKind) -> Severity {
         | Kind::SnapshotTaken
         | Kind::SnapshotRestored
         | Kind::SnapshotDeleted
-        | Kind::Reloaded => Severity::Info,
+        | Kind::Reloaded
+        | Kind::Started => Severity::Info,
     }
 }
 

@@ -15,6 +15,11 @@ impl Clock {
         Self { base: now.checked_sub(std::time::Duration::from_secs(1)).unwrap_or(now) }
     }
 
+    /// Goes on where the clock of another process of this machine stood; none when the machine is younger than that.
+    pub fn resume(now_us: u64) -> Option<Self> {
+        Instant::now().checked_sub(std::time::Duration::from_micros(now_us)).map(|base| Self { base })
+    }
+
     /// Microseconds.
     pub fn now_us(&self) -> u64 {
         self.base.elapsed().as_micros() as u64

@@ -16,13 +16,14 @@ use tokio::sync::watch;
 
 use super::clock::Clock;
 use super::endpoints::EndpointKeeper;
-use super::front::{Front, Listening, Places, accept};
+use super::front::{Front, Listening, Places, Watches, accept};
 use super::gateway::Gateway;
 use super::listen::{Bound, bind};
 use super::shadow;
 use super::streams::StreamKeeper;
 use super::tls;
-use crate::config::{Limits, Settings};
+use crate::config::{Limits, ProxySettings, Settings};
+use crate::handover::{Role, Sockets};
 use crate::model::{ServiceName, VersionName};
 use crate::routing::Routes;
 use crate::telemetry::{AccessLog, Metrics};
@@ -59,6 +60,8 @@ pub struct ProxyParts {
     pub access_log: Option<Arc<AccessLog>>,
     /// The process's clock.
     pub clock: Clock,
+    /// Listening sockets that are open already; the others are opened.
+    pub sockets: Sockets,
 }
 
 /// Why the data plane cannot start.
@@ -98,18 +101,45 @@ pub struct ProxyHandle {
     pub listen: Vec<SocketAddr>,
     /// Where it listens with TLS.
     pub listen_tls: Vec<SocketAddr>,
+    /// Copies of the listening sockets, to be handed over. As long as one is there, the system takes connections.
+    pub copies: Sockets,
     open: Arc<AtomicI64>,
     draining: Arc<AtomicBool>,
-    shutdown: watch::Sender<bool>,
-    runtime: Option<Runtime>,
+    ends: Ends,
+    threads: Threads,
     _shadows: shadow::Worker,
+}
+
+/// The runtime of the proxy. Dropping a runtime waits for its threads, which panics on a thread of another one.
+struct Threads(Option<Runtime>);
+
+impl Threads {
+    fn end(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The two ends of serving.
+struct Ends {
+    /// Nothing is accepted any more, and HTTP/2 clients are told to go elsewhere.
+    accept: watch::Sender<bool>,
+    /// Connections without a request are closed.
+    idle: watch::Sender<bool>,
 }
 
 /// Binds the addresses and starts to serve.
 ///
 /// # Errors
 /// [`StartProxyError`]; nothing runs then.
-pub fn start(parts: ProxyParts) -> Result<ProxyHandle, StartProxyError> {
+pub fn start(mut parts: ProxyParts) -> Result<ProxyHandle, StartProxyError> {
     let settings = (parts.settings)();
     tls::check_versions(&settings).map_err(|(service, version, source)| StartProxyError::VersionTls {
         service,
@@ -126,32 +156,61 @@ pub fn start(parts: ProxyParts) -> Result<ProxyHandle, StartProxyError> {
         .enable_all()
         .build()
         .map_err(StartProxyError::Runtime)?;
-    let entered = runtime.enter();
-    let bind_as = |key, address| bind(address).map_err(|source| StartProxyError::Bind { key, address, source });
-    let plain: Vec<Bound> =
-        settings.proxy.listen.iter().map(|a| bind_as("proxy.listen", *a)).collect::<Result<_, _>>()?;
-    let secure: Vec<Bound> =
-        settings.proxy.tls.iter().map(|t| bind_as("proxy.tls.listen", t.listen)).collect::<Result<_, _>>()?;
-    let addresses = |bound: &[Bound]| bound.iter().map(|b| b.address).collect::<Vec<_>>();
+    let handle = runtime.handle().clone();
+    let running = Threads(Some(runtime));
+    let entered = handle.enter();
+    let (plain, secure) = bind_all(&settings.proxy, &mut parts.sockets)?;
+    for address in parts.sockets.left() {
+        tracing::warn!(%address, "a listening socket that was handed over is not in the configuration and is closed");
+    }
+    let addresses = |bound: &[(SocketAddr, Bound)]| bound.iter().map(|(_, b)| b.address).collect::<Vec<_>>();
     let (listen, listen_tls) = (addresses(&plain), addresses(&secure));
     let open = parts.metrics.open_connections();
     let draining = Arc::new(AtomicBool::new(false));
-    let (shutdown, watch) = watch::channel(false);
+    let ((accepts, accepting), (idle, idling)) = (watch::channel(false), watch::channel(false));
+    let watches = Watches { accept: accepting, idle: idling };
     let (shadows, queue) =
         shadow::Worker::start(parts.keeper.clone(), parts.clock).map_err(StartProxyError::Runtime)?;
     let front = Arc::new(front(&parts, &settings, threads, open.clone(), draining.clone(), queue));
     let listeners = settings.proxy.tls.iter().map(|spec| tls::ListenerTls::new(spec).map(Arc::new));
     let listeners: Arc<[Arc<tls::ListenerTls>]> = listeners.collect::<Result<_, _>>()?;
     let tls = std::iter::repeat_n(None, plain.len()).chain(listeners.iter().cloned().map(Some));
-    for (bound, tls) in plain.into_iter().chain(secure).zip(tls) {
-        runtime.spawn(accept(front.clone(), Listening { listener: bound.listener, tls }, watch.clone()));
+    let roles = std::iter::repeat_n(Role::Plain, plain.len()).chain(std::iter::repeat(Role::Tls));
+    let mut copies = Sockets::default();
+    for (((wanted, bound), tls), role) in plain.into_iter().chain(secure).zip(tls).zip(roles) {
+        copies.add(role, wanted, bound.copy);
+        handle.spawn(accept(front.clone(), Listening { listener: bound.listener, tls }, watches.clone()));
     }
     if !listeners.is_empty() {
-        runtime.spawn(watch_certificates(listeners, parts.metrics.clone()));
+        handle.spawn(watch_certificates(listeners, parts.metrics.clone()));
     }
-    runtime.spawn(tell_of_the_end(front, watch));
+    handle.spawn(tell_of_the_end(front, watches.idle));
     drop(entered);
-    Ok(ProxyHandle { listen, listen_tls, open, draining, shutdown, runtime: Some(runtime), _shadows: shadows })
+    Ok(ProxyHandle {
+        listen,
+        listen_tls,
+        copies,
+        open,
+        draining,
+        ends: Ends { accept: accepts, idle },
+        threads: running,
+        _shadows: shadows,
+    })
+}
+
+/// Each listening socket with its address in the configuration.
+type Listeners = Vec<(SocketAddr, Bound)>;
+
+/// The sockets for plain text and for TLS: those that are open already, and fresh ones.
+fn bind_all(settings: &ProxySettings, open: &mut Sockets) -> Result<(Listeners, Listeners), StartProxyError> {
+    let mut bind_as = |key, role, address| {
+        let bound = bind(address, open.take(role, address));
+        bound.map(|b| (address, b)).map_err(|source| StartProxyError::Bind { key, address, source })
+    };
+    let plain = settings.listen.iter().map(|a| bind_as("proxy.listen", Role::Plain, *a)).collect::<Result<_, _>>()?;
+    let secure =
+        settings.tls.iter().map(|t| bind_as("proxy.tls.listen", Role::Tls, t.listen)).collect::<Result<_, _>>()?;
+    Ok((plain, secure))
 }
 
 /// Looks now and then whether the files of certificates have changed. Files on a slow disk must not hold requests up.
@@ -255,28 +314,45 @@ impl ProxyHandle {
         self.draining.store(true, Relaxed);
     }
 
-    /// Closes the listeners, waits until the last connection is gone or the time is over, and ends the threads.
+    /// Another process accepts now. Connections that are open are served on: each answer tells the client not to use it
+    /// again, so none is closed while a request may be on its way. Those that are still open after the time are closed.
     /// Answers whether every connection ended by itself.
+    pub async fn retire(mut self, within: Duration) -> bool {
+        self.begin_drain();
+        self.copies = Sockets::default();
+        let _nobody_listens = self.ends.accept.send(true);
+        let idle = self.wait_for_the_last(within).await;
+        self.end();
+        idle
+    }
+
+    /// Closes the listeners and the connections without a request, waits until the last one is gone or the time is over,
+    /// and ends the threads. Answers whether every connection ended by itself.
     pub async fn stop(mut self, within: Duration) -> bool {
         self.begin_drain();
-        let _nobody_listens = self.shutdown.send(true);
+        self.copies = Sockets::default();
+        let _nobody_listens = (self.ends.accept.send(true), self.ends.idle.send(true));
+        let idle = self.wait_for_the_last(within).await;
+        self.end();
+        idle
+    }
+
+    async fn wait_for_the_last(&self, within: Duration) -> bool {
         let deadline = tokio::time::Instant::now() + within;
         while self.open_connections() > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(DRAIN_LOOK).await;
         }
-        let idle = self.open_connections() <= 0;
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-        idle
+        self.open_connections() <= 0
+    }
+
+    fn end(&mut self) {
+        let _nobody_listens = (self.ends.accept.send(true), self.ends.idle.send(true));
+        self.threads.end();
     }
 }
 
 impl Drop for ProxyHandle {
     fn drop(&mut self) {
-        let _nobody_listens = self.shutdown.send(true);
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
+        self.end();
     }
 }

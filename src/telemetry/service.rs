@@ -122,6 +122,17 @@ impl ServiceTally {
         }
     }
 
+    /// The scope of a tenant, or with none that of the service, as if it had just had a request; none when there are too many
+    /// tenants.
+    pub fn touched(&self, tenant: Option<&TenantName>, now_us: u64) -> Option<Arc<ScopeTally>> {
+        let scope = match tenant {
+            None => self.whole.clone(),
+            Some(name) => self.scope(Some(name.as_str())).or_else(|| self.admit(name.as_str()))?,
+        };
+        scope.touch(now_us);
+        Some(scope)
+    }
+
     /// Every scope: the service, the tenants beyond the limit, and each tenant that is tracked.
     pub fn scopes(&self) -> Vec<Arc<ScopeTally>> {
         let mut all = vec![self.whole.clone(), self.other.clone()];

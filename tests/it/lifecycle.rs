@@ -107,13 +107,19 @@ async fn splits_pins_and_history_survive_a_restart_and_the_file_does_not_overrul
     let app = TestApp::start(&text).await;
     app.split("shop", 40.0).await;
     app.change("PUT", "/v1/services/shop/pins/user/alice", json!({ "version": "2.0.0" })).await;
-    let before = (app.events("").await, app.version_of("someone").await);
+    // Each process tells that it has started; everything else is as it was.
+    let told = async |app: &TestApp| {
+        let mut events = app.events("").await;
+        events.retain(|event| event["kind"] != "started");
+        events
+    };
+    let before = (told(&app).await, app.version_of("someone").await);
     let folder = app.stop().await;
     let app = TestApp::start_in(folder, &text).await;
     let (_, split) = app.api("GET", "/v1/services/shop/split", None).await;
     assert_eq!(split["weights"]["2.0.0"], 40);
     assert_eq!(app.version_of("alice").await, "2.0.0");
-    assert_eq!((app.events("").await, app.version_of("someone").await), before);
+    assert_eq!((told(&app).await, app.version_of("someone").await), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,6 +170,8 @@ async fn versions_come_and_go_through_the_api() {
 /// The real binary as a process; killed when dropped.
 pub struct Process {
     pub child: Child,
+    /// Number of the process that serves: after an upgrade, another than that of the child.
+    pub pid: u32,
     pub proxy: String,
     pub admin: String,
 }
@@ -184,7 +192,32 @@ impl Process {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        Self { child, proxy: format!("http://{proxy}"), admin: format!("http://{admin}") }
+        let pid = child.id();
+        Self { child, pid, proxy: format!("http://{proxy}"), admin: format!("http://{admin}") }
+    }
+
+    /// Lets a new process take over.
+    pub async fn upgrade(&mut self) {
+        let answer = client().post(format!("{}/v1/upgrade", self.admin)).send().await.unwrap();
+        let status = answer.status();
+        let report: serde_json::Value = answer.json().await.unwrap();
+        assert_eq!(status, 200, "{report}");
+        assert_eq!(report["from"], self.pid);
+        self.pid = report["to"].as_u64().unwrap() as u32;
+    }
+
+    /// Waits until another process than this one serves.
+    pub async fn found_again(&mut self, from: u32) {
+        let url = format!("{}/v1/events?kind=started", self.admin);
+        let last = async || {
+            let events: serde_json::Value = client().get(&url).send().await.ok()?.json().await.ok()?;
+            events["events"].as_array()?.last()?["after"]["pid"].as_u64()
+        };
+        until("another process to serve", Duration::from_secs(20), || async {
+            last().await.is_some_and(|pid| pid != u64::from(from))
+        })
+        .await;
+        self.pid = last().await.unwrap() as u32;
     }
 
     pub async fn ready(&self) {
@@ -196,14 +229,17 @@ impl Process {
         .await;
     }
 
-    fn signal(&self, name: &str) {
-        let killed = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status().unwrap();
+    pub fn signal(&self, name: &str) {
+        let killed = Command::new("kill").args([format!("-{name}"), self.pid.to_string()]).status().unwrap();
         assert!(killed.success());
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if self.pid != self.child.id() {
+            let _gone = Command::new("kill").args(["-KILL", &self.pid.to_string()]).status();
+        }
         let _gone = self.child.kill();
         let _reaped = self.child.wait();
     }

@@ -134,6 +134,7 @@ impl Api {
                 Ok(control.reload(settings).await?)
             })
         });
+        let upgrade: Upgrade = Arc::new(|| Box::pin(async { Ok(Upgraded { from: 1, to: 2 }) }));
         let parts = AdminParts {
             control: control.clone(),
             metrics,
@@ -143,6 +144,7 @@ impl Api {
             ready: Arc::new(move || ready.lock().unwrap().clone()),
             proxy: Arc::new(|| ProxyStatus { listen: vec!["127.0.0.1:8080".parse().unwrap()], open_connections: 3 }),
             reload,
+            upgrade,
             notify: notify::door(),
             listen: listen.parse().unwrap(),
             instance: "test-1".to_owned(),

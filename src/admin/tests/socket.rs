@@ -12,7 +12,10 @@ async fn open(api: &Api) -> (std::net::SocketAddr, oneshot::Sender<()>, tokio::t
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
-    let served = serve(listener, api.router.clone(), async move { drop(stopped.await) });
+    let served = serve(listener, api.router.clone(), async move {
+        drop(stopped.await);
+        Duration::ZERO
+    });
     (address, stop, tokio::spawn(served))
 }
 

@@ -7,16 +7,17 @@ mod gates;
 mod metrics;
 mod watched;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use self::metrics::RolloutMetrics;
-use self::watched::Watched;
+use self::watched::{CarriedWatch, Watched};
+use super::pause::{Machine, Pause};
 use crate::control::{Control, SubmitError, View};
 use crate::model::{
     Author, Change, ChangeRequest, Freeze, LiveRollout, RolloutCommand, RolloutId, Schedule, ServiceName, VersionName,
@@ -46,9 +47,13 @@ pub struct RolloutParts {
     pub clock: Clock,
 }
 
-/// Starts the task. It runs until it is aborted.
-pub fn start(parts: RolloutParts) -> JoinHandle<()> {
-    tokio::spawn(Rollouts::new(parts).run())
+/// What the task remembers of rollouts, for another process. Times are on the clock of the process.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct CarriedRollouts(BTreeMap<RolloutId, CarriedWatch>);
+
+/// Starts the task, with what another process remembered. It runs until it is aborted.
+pub fn start(parts: RolloutParts, carried: CarriedRollouts) -> Machine<CarriedRollouts> {
+    Machine::start(|pauses| Rollouts::new(parts, carried).run(pauses))
 }
 
 /// What a change came to.
@@ -78,6 +83,7 @@ struct Rollouts {
     clock: Clock,
     metrics: RolloutMetrics,
     watched: HashMap<RolloutId, Watched>,
+    carried: CarriedRollouts,
     /// Revision of the state that the metrics show.
     shown: u64,
     reports: mpsc::UnboundedReceiver<Report>,
@@ -85,26 +91,41 @@ struct Rollouts {
 }
 
 impl Rollouts {
-    fn new(parts: RolloutParts) -> Self {
+    fn new(parts: RolloutParts, carried: CarriedRollouts) -> Self {
         let (report, reports) = mpsc::unbounded_channel();
         let metrics = RolloutMetrics::new(parts.metrics.registry());
         let RolloutParts { control, tallies, caller, clock, .. } = parts;
-        Self { control, tallies, caller, clock, metrics, watched: HashMap::new(), shown: 0, reports, report }
+        let watched = HashMap::new();
+        Self { control, tallies, caller, clock, metrics, watched, carried, shown: 0, reports, report }
     }
 
-    async fn run(mut self) {
+    async fn run(mut self, mut pauses: mpsc::Receiver<Pause<CarriedRollouts>>) {
         let mut interval = tokio::time::interval(TICK);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             let heard = tokio::select! {
                 _ = interval.tick() => None,
                 report = self.reports.recv() => report,
+                Some(pause) = pauses.recv() => {
+                    let known = self.carry();
+                    pause.wait(known).await;
+                    continue;
+                }
             };
             let worth_a_look = heard.is_none_or(|report| self.hear(report));
             if worth_a_look {
                 self.look(self.clock.now_ms());
             }
         }
+    }
+
+    fn carry(&self) -> CarriedRollouts {
+        let view = self.control.view();
+        let known = self.watched.iter().filter_map(|(id, watched)| {
+            let rollout = &view.state.rollouts.get(id)?.rollout;
+            Some((id.clone(), watched.carry(self.failed(&rollout.service, &rollout.spec.to))))
+        });
+        CarriedRollouts(known.collect())
     }
 
     /// Takes a report in, and says whether something may be possible now that was not before.
@@ -163,7 +184,12 @@ impl Rollouts {
         let rollout = &live.rollout;
         let Some(service) = view.state.service(rollout.service.as_str()) else { return };
         let failed = self.failed(&rollout.service, &rollout.spec.to);
-        let watched = self.watched.entry(rollout.id.clone()).or_insert_with(|| Watched::new(rollout, now_ms, failed));
+        let carried = &mut self.carried.0;
+        let watched = self.watched.entry(rollout.id.clone()).or_insert_with(|| {
+            let mut watched = Watched::new(rollout, now_ms, failed);
+            carried.remove(&rollout.id).iter().for_each(|carried| watched.resume(carried));
+            watched
+        });
         watched.follow(rollout, now_ms, failed);
         if watched.pending || now_ms < watched.not_before_ms {
             return;

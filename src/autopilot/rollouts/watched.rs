@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{GateAt, Phase, Rollout, Stage};
 
 /// How often a gate that may hold at any time is asked, in milliseconds.
 const POLL_MS: u64 = 10_000;
 
 /// Where a rollout stands, as far as waiting is concerned: another place begins another wait.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Place {
     phase: Phase,
     stage: Stage,
@@ -32,6 +34,14 @@ pub(super) struct Watched {
     failed_then: u64,
     cost_then: u64,
     holds: BTreeMap<String, HoldGate>,
+}
+
+/// What another process remembers of a rollout.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct CarriedWatch {
+    place: Place,
+    since_ms: u64,
+    cost: u64,
 }
 
 /// A gate that may hold at any time.
@@ -64,6 +74,18 @@ impl Watched {
             failed_then: failed,
             cost_then: rollout.failed_requests,
             holds: BTreeMap::new(),
+        }
+    }
+
+    /// What is remembered, for another process.
+    pub(super) fn carry(&self, failed: u64) -> CarriedWatch {
+        CarriedWatch { place: self.place.clone(), since_ms: self.since_ms, cost: self.failed_requests(failed) }
+    }
+
+    /// Goes on from what another process remembered, unless the rollout has moved on since.
+    pub(super) fn resume(&mut self, carried: &CarriedWatch) {
+        if carried.place == self.place {
+            (self.since_ms, self.cost_then) = (carried.since_ms, carried.cost.max(self.cost_then));
         }
     }
 

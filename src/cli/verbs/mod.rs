@@ -18,6 +18,7 @@ mod split;
 mod stats;
 mod status;
 mod steer;
+mod upgrade;
 mod version_use;
 
 use serde_json::{Map, Value, json};
@@ -59,6 +60,7 @@ pub(super) fn call(command: Command, client: &Client, output: Output) -> Result<
         Command::Keys(verb) => keys::keys(client, output, &verb),
         Command::Notify { verb } => notify::notify(client, output, verb.as_ref()),
         Command::Reload => reload::reload(client, output),
+        Command::Upgrade => upgrade::upgrade(client, output),
         Command::Serve(_)
         | Command::Check(_)
         | Command::Demo { .. }

@@ -21,7 +21,8 @@ fn service(settings: &Settings, name: &str) -> ServiceSpec {
 fn the_small_file_has_the_defaults() {
     let settings = good(SMALL);
     let listen = vec!["127.0.0.1:8080".parse().unwrap()];
-    assert_eq!(settings.proxy, ProxySettings { listen, ..ProxySettings::default() });
+    let handover = Some("/etc/sb/switchback.sock".into());
+    assert_eq!(settings.proxy, ProxySettings { listen, handover, ..ProxySettings::default() });
     assert_eq!(settings.admin, AdminSettings::default());
     assert_eq!(settings.metrics, MetricsSettings::default());
     assert_eq!(settings.store, StoreSettings { path: "/etc/sb/switchback.db".into(), last_good: true });

@@ -19,13 +19,22 @@ pub(in crate::proxy) struct Listening {
     pub tls: Option<Arc<ListenerTls>>,
 }
 
+/// The two ends of serving, as connections see them.
+#[derive(Clone)]
+pub(in crate::proxy) struct Watches {
+    /// Nothing is accepted any more, and HTTP/2 clients are told to go elsewhere: the protocol loses no request by that.
+    pub accept: ShutdownWatch,
+    /// Connections without a request are closed: in HTTP/1 one may be on its way.
+    pub idle: ShutdownWatch,
+}
+
 /// Serves what comes until the process ends; then the socket is closed.
-pub(in crate::proxy) async fn accept(front: Arc<Front>, socket: Listening, mut shutdown: ShutdownWatch) {
-    let watch = shutdown.clone();
+pub(in crate::proxy) async fn accept(front: Arc<Front>, socket: Listening, watches: Watches) {
+    let mut ends = watches.accept.clone();
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = shutdown.wait_for(|ending| *ending) => return,
+            _ = ends.wait_for(|ending| *ending) => return,
             accepted = socket.listener.accept() => accepted,
         };
         let (stream, peer) = match accepted {
@@ -40,8 +49,8 @@ pub(in crate::proxy) async fn accept(front: Arc<Front>, socket: Listening, mut s
         };
         match front.places.take((front.settings)().proxy.limits.connections) {
             Ok(place) => {
-                let (front, tls, shutdown) = (front.clone(), socket.tls.clone(), watch.clone());
-                tokio::spawn(connection::serve(front, stream, peer, tls, shutdown, place));
+                let (front, tls, watches) = (front.clone(), socket.tls.clone(), watches.clone());
+                tokio::spawn(connection::serve(front, stream, peer, tls, watches, place));
             }
             Err(full) => (front.refused)(full.word()),
         }

@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::Front;
+use super::accept::Watches;
 use super::h2_frames::PREFACE;
 use super::head::{self, BadHead, Head, HeadLimits};
 use super::link::{Handshake, Link};
@@ -48,7 +49,7 @@ pub(super) async fn serve(
     socket: TcpStream,
     peer: SocketAddr,
     tls: Option<Arc<ListenerTls>>,
-    shutdown: ShutdownWatch,
+    watches: Watches,
     place: Place,
 ) {
     let limits = (front.settings)().proxy.limits;
@@ -57,14 +58,14 @@ pub(super) async fn serve(
     let Ok(Some((mut wire, http2))) = opened else { return };
     let first = match http2 {
         true => Ok(Next::Http2),
-        false => next(&mut wire, &limits, true, deadline, shutdown.clone()).await,
+        false => next(&mut wire, &limits, true, deadline, watches.idle.clone()).await,
     };
     match first {
         Ok(Next::Http2) => {
             wire.begin_frames(limits.h2_control_frames);
-            serve_http2(&front, wire, deadline, shutdown).await;
+            serve_http2(&front, wire, deadline, watches.accept).await;
         }
-        Ok(Next::Request(head)) => serve_requests(&front, wire, head, shutdown).await,
+        Ok(Next::Request(head)) => serve_requests(&front, wire, head, watches.idle).await,
         Err(why) => front.close(wire, why).await,
     }
 }

@@ -23,7 +23,7 @@ use super::clock::Clock;
 use super::gateway::Gateway;
 use crate::config::Settings;
 
-pub(super) use self::accept::{Listening, accept};
+pub(super) use self::accept::{Listening, Watches, accept};
 pub(super) use self::head::is_authority;
 pub(super) use self::link::{Handshake, Link};
 pub(super) use self::places::Places;
