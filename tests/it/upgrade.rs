@@ -49,10 +49,18 @@ async fn upgrades_lose_no_request_and_no_change() {
         before.push(from);
         let (_, found) = call(&process, "GET", "/v1/services/shop/split", None).await;
         assert_eq!(found["weights"]["2.0.0"], round * 10, "the new process has the state of the old one");
-        let enough = load.requests() + 300;
-        until("requests to go on", Duration::from_secs(20), || async { load.requests() >= enough }).await;
+        let requests = || load.counts.requests.load(SeqCst);
+        let enough = requests() + 300;
+        until("requests to go on", Duration::from_secs(20), || async { requests() >= enough }).await;
     }
-    let counts = load.end().await;
+    let counts = load.stop().await;
+    assert_eq!(
+        counts.failed.load(SeqCst),
+        0,
+        "of {} requests: {:?}",
+        counts.requests.load(SeqCst),
+        counts.failures.lock().unwrap()
+    );
     assert!(counts.closes.load(SeqCst) > 20, "clients were told to go: {counts:?}");
     until("the processes before to end", Duration::from_secs(15), || async { !before.iter().any(|p| lives(*p)) }).await;
     let (_, events) = call(&process, "GET", "/v1/events?kind=started", None).await;
