@@ -1,12 +1,13 @@
 //! Builds and joins everything: the only file that names every room. What it returns can be driven by tests.
 
 mod relay;
+mod reload;
 mod store;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::future::BoxFuture;
 use tokio::sync::watch;
@@ -16,8 +17,8 @@ use self::relay::{Carried, Machines, Relay};
 use self::store::open_store;
 use crate::admin::{self, AdminParts, NotifyDoor, ProxyStatus, Readiness, Reload, ReloadError, UpgradeError, Upgraded};
 use crate::autopilot::{self, AutopilotParts, RolloutParts};
-use crate::config::{self, Settings};
-use crate::control::{self, Control, ReloadReport, StartError, SubmitError};
+use crate::config::Settings;
+use crate::control::{self, Control, ReloadReport, StartError};
 use crate::handover::{self, CommandLine, HandoverError, Post, Predecessor, Role, Sockets};
 use crate::notify::{self, Notifier, NotifyParts};
 use crate::proxy::{self, Clock, EndpointKeeper, ProxyHandle, ProxyParts, StartProxyError, StreamKeeper};
@@ -163,19 +164,21 @@ impl App {
         control.note(carried.story());
         let (notifier, told, machines) = start_machines(&control, &tallies, &windows, &metrics, clock, carried)?;
         let relay = Relay::new(control.clone(), clock, machines, std::mem::take(&mut proxy.copies), command_line);
-        let (stop_admin, _) = watch::channel(None);
+        let reload = reload::door(control.clone(), metrics.clone());
+        let watch = reload::watch(control.clone(), reload.clone());
+        let (stop_admin, _) = tokio::sync::watch::channel(None);
         let mut app = Self {
             listen: proxy.listen.clone(),
             listen_tls: proxy.listen_tls.clone(),
             admin: None,
-            metrics: metrics.clone(),
+            metrics,
             proxy: Some(proxy),
             phase: Arc::new(AtomicU8::new(STARTING)),
-            tasks: vec![tokio::spawn(keeper.run()), tokio::spawn(streams.run()), told],
+            tasks: vec![tokio::spawn(keeper.run()), tokio::spawn(streams.run()), told, watch],
             stop_admin,
             admin_task: None,
             writer,
-            reload: reload(control.clone(), metrics),
+            reload,
             control,
             relay: Arc::new(relay),
             post: None,
@@ -348,24 +351,9 @@ fn current_settings(control: &Control) -> Arc<dyn Fn() -> Arc<Settings> + Send +
     Arc::new(move || control.settings())
 }
 
-fn reload(control: Control, metrics: Arc<Metrics>) -> Reload {
-    Arc::new(move || {
-        let (control, metrics) = (control.clone(), metrics.clone());
-        Box::pin(async move {
-            let file = control.view().settings.file.clone();
-            // Files that cannot be used are as wrong as any other mistake: all stays as it was.
-            let read = tokio::task::spawn_blocking(move || config::load_with(&file, &proxy::bad_files)).await;
-            let settings = match read {
-                Ok(Ok(settings)) => settings,
-                Ok(Err(mistakes)) => {
-                    metrics.reload(false);
-                    return Err(mistakes.into());
-                }
-                Err(_) => return Err(SubmitError::Closed.into()),
-            };
-            Ok(control.reload(settings).await?)
-        })
-    })
+/// Milliseconds since the Unix epoch.
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
 /// Starts what acts by itself: who is told, the guard and the rollouts. Nobody must miss what the guard does first.

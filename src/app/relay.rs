@@ -3,14 +3,14 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::AppError;
+use super::{AppError, unix_ms};
 use crate::admin::{Upgrade, UpgradeError, Upgraded};
 use crate::autopilot::{CarriedGuard, CarriedRollouts, Machine, StandStill};
 use crate::control::{Control, Paused};
@@ -106,28 +106,15 @@ impl Carried {
                  comparisons."
             ),
         };
-        Event {
-            id: 0,
-            revision: 0,
-            at_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64),
-            kind: EventKind::Started,
-            service: None,
-            tenant: None,
-            group: None,
-            rollout: None,
-            version: None,
-            author: Author::Autopilot,
-            reason,
-            cause: None,
-            before: self.pid.map_or(Value::Null, |pid| json!({ "pid": pid })),
-            after: json!({
-                "pid": std::process::id(),
-                "release": env!("CARGO_PKG_VERSION"),
-                "comparisons": comparisons,
-            }),
-            evidence: Value::Null,
-            first_bad_to_rollback_ms: None,
-        }
+        let mut event = Event::of_proxy(EventKind::Started, 0, unix_ms());
+        (event.author, event.reason) = (Author::Autopilot, reason);
+        event.before = self.pid.map_or(Value::Null, |pid| json!({ "pid": pid }));
+        event.after = json!({
+            "pid": std::process::id(),
+            "release": env!("CARGO_PKG_VERSION"),
+            "comparisons": comparisons,
+        });
+        event
     }
 }
 

@@ -56,6 +56,7 @@ static PROXY: Table = Table::new(
             "\"0s\"",
             "How long /readyz answers 503 before the listeners close, so that load balancers look away first.",
         ),
+        Key::default("watch", Kind::Bool, "false", "Whether this file is read again by itself when it changes."),
         Key::default(
             "handover",
             Kind::Text(&FILE),

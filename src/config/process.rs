@@ -26,6 +26,7 @@ pub(super) fn proxy(view: &View<'_>) -> ProxySettings {
         access_log: access_log(&view.table("access_log")),
         drain_timeout: view.duration("drain_timeout").unwrap_or(without.drain_timeout),
         ready_delay: view.duration("ready_delay").unwrap_or(without.ready_delay),
+        watch: view.flag("watch").unwrap_or(without.watch),
         handover: handover(view),
         cookie_secret: cookie_secrets(view),
         upstream_keepalive: view.integer("upstream_keepalive").unwrap_or(without.upstream_keepalive),

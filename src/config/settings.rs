@@ -50,6 +50,8 @@ pub struct ProxySettings {
     pub drain_timeout: Duration,
     /// How long `/readyz` answers 503 before the listeners close, 0 to 1 h.
     pub ready_delay: Duration,
+    /// Whether the file is read again by itself when it changes.
+    pub watch: bool,
     /// Unix socket on which another process may ask to take over; none: nobody can. Relative paths were joined to the
     /// folder of the configuration file.
     pub handover: Option<PathBuf>,
@@ -72,6 +74,7 @@ impl Default for ProxySettings {
             access_log: AccessLog::default(),
             drain_timeout: Duration::from_secs(30),
             ready_delay: Duration::ZERO,
+            watch: false,
             handover: None,
             cookie_secret: Vec::new(),
             upstream_keepalive: 1024,
@@ -91,6 +94,7 @@ impl fmt::Debug for ProxySettings {
             .field("access_log", &self.access_log)
             .field("drain_timeout", &self.drain_timeout)
             .field("ready_delay", &self.ready_delay)
+            .field("watch", &self.watch)
             .field("handover", &self.handover)
             .field("cookie_secret", &self.cookie_secret.first().map(|_| "[secret]"))
             .field("upstream_keepalive", &self.upstream_keepalive)

@@ -42,6 +42,7 @@ pub(super) fn differences(old: &Settings, new: &Settings) -> (Vec<String>, Vec<S
     note(&mut changed, "proxy.trusted", a.trusted == b.trusted);
     note(&mut changed, "proxy.limits", a.limits == b.limits);
     note(&mut changed, "proxy.drain_timeout", a.drain_timeout == b.drain_timeout && a.ready_delay == b.ready_delay);
+    note(&mut changed, "proxy.watch", a.watch == b.watch);
     note(&mut changed, "proxy.cookie_secret", a.cookie_secret == b.cookie_secret);
     let admin = |s: &Settings| {
         (

@@ -300,7 +300,7 @@ impl Writer {
         let report =
             ReloadReport { revision: state.revision, changed, needs_restart, warnings: settings.warnings.clone() };
         self.view.store(Arc::new(View { state, settings: Arc::new(settings), routes, ..(*view).clone() }));
-        let mut event = plain_event(EventKind::Reloaded, report.revision);
+        let mut event = Event::of_proxy(EventKind::Reloaded, report.revision, now_ms());
         event.reason = "the configuration file was read again".to_owned();
         event.after = json!(report);
         self.note(event).await;
@@ -339,7 +339,7 @@ impl Writer {
         let context = Context { signer: Arc::new(signer(&view.settings, &secrets)), ..self.context.clone() };
         let state = State { revision, ..view.state.clone() };
         let routes = Routes::compile(&view.settings.structure, &state, &context, Some(&view.routes))?;
-        let mut event = plain_event(EventKind::KeysRotated, revision);
+        let mut event = Event::of_proxy(EventKind::KeysRotated, revision, now_ms());
         (event.id, event.author, event.reason) = (self.next_event, author.clone(), reason.to_owned());
         (event.before, event.after) = (before.clone(), after.clone());
         let puts = secrets.iter().map(|d| (d.key.clone(), d.body.clone())).collect();
@@ -437,25 +437,4 @@ impl Writer {
 fn takes_back(event: &Event) -> bool {
     let of_rollout = matches!(event.kind, EventKind::RolloutRolledBack | EventKind::RolloutAborted);
     event.kind == EventKind::Rollback || of_rollout && event.cause.as_deref() != Some("rollback")
-}
-
-fn plain_event(kind: EventKind, revision: u64) -> Event {
-    Event {
-        id: 0,
-        revision,
-        at_ms: now_ms(),
-        kind,
-        service: None,
-        tenant: None,
-        group: None,
-        rollout: None,
-        version: None,
-        author: Author::File,
-        reason: String::new(),
-        cause: None,
-        before: Value::Null,
-        after: Value::Null,
-        evidence: Value::Null,
-        first_bad_to_rollback_ms: None,
-    }
 }

@@ -93,13 +93,15 @@ pub enum EventKind {
     SnapshotDeleted,
     /// The configuration file was read again.
     Reloaded,
+    /// The configuration file was read again and cannot be used; everything is as before.
+    ReloadFailed,
     /// A process has started.
     Started,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 43] = [
         Self::ServiceAdded,
         Self::SplitSet,
         Self::SplitCleared,
@@ -141,6 +143,7 @@ impl EventKind {
         Self::SnapshotRestored,
         Self::SnapshotDeleted,
         Self::Reloaded,
+        Self::ReloadFailed,
         Self::Started,
     ];
 
@@ -188,6 +191,7 @@ impl EventKind {
             Self::SnapshotRestored => "snapshot_restored",
             Self::SnapshotDeleted => "snapshot_deleted",
             Self::Reloaded => "reloaded",
+            Self::ReloadFailed => "reload_failed",
             Self::Started => "started",
         }
     }
@@ -275,6 +279,30 @@ pub struct Event {
     /// Milliseconds from the first bad request of the evidence until traffic was back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_bad_to_rollback_ms: Option<u64>,
+}
+
+impl Event {
+    /// An event about the whole proxy, by the configuration file. The id is given when it is written.
+    pub fn of_proxy(kind: EventKind, revision: u64, at_ms: u64) -> Self {
+        Self {
+            id: 0,
+            revision,
+            at_ms,
+            kind,
+            service: None,
+            tenant: None,
+            group: None,
+            rollout: None,
+            version: None,
+            author: Author::File,
+            reason: String::new(),
+            cause: None,
+            before: Value::Null,
+            after: Value::Null,
+            evidence: Value::Null,
+            first_bad_to_rollback_ms: None,
+        }
+    }
 }
 
 /// Which events are wanted.

@@ -14,7 +14,8 @@ pub(super) fn severity_of(kind: EventKind) -> Severity {
         | Kind::VersionDisabled
         | Kind::RolloutPaused
         | Kind::RolloutGoingBack
-        | Kind::RolloutAborted => Severity::Warning,
+        | Kind::RolloutAborted
+        | Kind::ReloadFailed => Severity::Warning,
         Kind::ServiceAdded
         | Kind::SplitSet
         | Kind::SplitCleared

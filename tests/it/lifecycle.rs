@@ -167,6 +167,24 @@ async fn versions_come_and_go_through_the_api() {
     assert_eq!(app.api("PUT", "/v1/services/shop/split", Some(json!({ "weights": { "3.0.0": 100 } }))).await.0, 422);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_watched_is_read_again_when_it_changes() {
+    let (old, new) = (Backend::start("1.0.0").await, Backend::start("2.0.0").await);
+    let proxy = "[proxy]\nlisten = [\"127.0.0.1:0\"]\nthreads = 1\nwatch = true\n";
+    let text = format!("{proxy}{}", two_versions(&old, &new, ""));
+    let app = TestApp::start(&text).await;
+    let kind = async |kind: &str| app.events(&format!("kind={kind}")).await;
+    app.write_config(&text.replace("path = \"/\"", "path = \"/shop\""));
+    until("the file to be read", Duration::from_secs(10), || async { kind("reloaded").await.len() == 1 }).await;
+    assert_eq!(app.get("/", &[]).await.status, 404);
+    assert_eq!(app.get("/shop", &[]).await.status, 200);
+    app.write_config(&text.replace("baseline", "basline"));
+    until("the mistake to be told", Duration::from_secs(10), || async { kind("reload_failed").await.len() == 1 }).await;
+    let told = kind("reload_failed").await[0]["reason"].as_str().unwrap().to_owned();
+    assert!(told.contains("basline") && told.contains("switchback.toml:"), "{told}");
+    assert_eq!(app.get("/shop", &[]).await.status, 200);
+}
+
 /// The real binary as a process; killed when dropped.
 pub struct Process {
     pub child: Child,
