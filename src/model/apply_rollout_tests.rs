@@ -416,6 +416,22 @@ fn trusting_a_version_does_not_bring_back_what_was_rolled_back_of_it() {
 }
 
 #[test]
+fn who_decides_about_a_group_decides_about_its_tenants() {
+    for decision in [rollback(of_group("beta"), Some("2")), set(of_group("beta"), "1=100")] {
+        let mut house = House::new();
+        let (initech, globex) = (of_tenant("initech"), of_tenant("globex"));
+        let batches = [std::slice::from_ref(&initech), std::slice::from_ref(&globex)];
+        let id = house.begin(new(campaign(&[100]), &batches));
+        house.enter(&id);
+        house.does(decision);
+        house.pass(&id);
+        house.enter(&id);
+        assert_eq!((house.share(&initech), house.share(&globex)), (100.0, 0.0));
+        assert_eq!(house.status(&id, &globex), UnitStatus::Overridden);
+    }
+}
+
+#[test]
 fn a_rollout_with_further_versions_goes_on_by_itself() {
     let mut house = House::new();
     let spec = RolloutSpec { then: vec![version("3")], ..plan(&[50, 100]) };

@@ -426,14 +426,18 @@ impl Next<'_> {
             Change::Rollback { scope, canary, .. } if *scope != Scope::Service => {
                 let about = canary.as_ref().is_none_or(|c| *c == live.rollout.spec.to);
                 let touched = live.units.position(scope).is_some() || self.has_some(scope, &live.rollout.spec.to);
-                about && touched && covers(self, &live, scope) && self.note_gone_back(&mut written, scope)
+                let members = about && self.note_members(&mut written, scope);
+                about && touched && covers(self, &live, scope) && self.note_gone_back(&mut written, scope) || members
             }
             Change::Probe { scope, .. } => {
                 let place = live.units.get(scope).filter(|u| u.status.has_moved()).and(live.units.position(scope));
                 let revision = self.revision;
                 place.map(|place| written.edit(place, |u| u.attempt = revision)).is_some()
             }
-            Change::SetSplit { scope, .. } | Change::ClearSplit { scope } => self.note_overridden(&mut written, scope),
+            Change::SetSplit { scope, .. } | Change::ClearSplit { scope } => {
+                let members = self.note_members(&mut written, scope);
+                self.note_overridden(&mut written, scope) || members
+            }
             _ => false,
         };
         if noted {
@@ -475,6 +479,23 @@ impl Next<'_> {
             }
         }
         true
+    }
+
+    /// Whoever decides about a group decides about those of its tenants that follow it and whose turn has not come.
+    fn note_members(&self, written: &mut WrittenRollout, scope: &Scope) -> bool {
+        let Scope::Group(group) = scope else { return false };
+        let Some(members) = self.structure.tenants.groups.get(group) else { return false };
+        let service = self.request.service.as_str();
+        let own = |tenant: &TenantName| self.state.tenant(service, tenant.as_str());
+        let follows = |tenant: &&TenantName| own(tenant).is_none_or(|own| own.split.follows().is_some());
+        let places = members.iter().filter(follows).filter_map(|t| written.units.position(&Scope::Tenant(t.clone())));
+        let waits = |place: &u32| written.units.at(*place).is_some_and(|u| u.status == UnitStatus::Pending);
+        let places: Vec<_> = places.filter(waits).collect();
+        let why = format!("{} decided about {scope}", self.request.author);
+        for place in &places {
+            written.edit(*place, |u| (u.status, u.note) = (UnitStatus::Overridden, why.clone()));
+        }
+        !places.is_empty()
     }
 
     fn note_overridden(&self, written: &mut WrittenRollout, scope: &Scope) -> bool {
