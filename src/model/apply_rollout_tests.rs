@@ -5,7 +5,7 @@ use super::super::apply::tests::{
 };
 use super::super::rollout::{Gate, RolloutSpec, plan};
 use super::*;
-use crate::model::{Applied, Change, ChangeRequest, Event, Pin, PinTarget, Scope, TenantName};
+use crate::model::{Applied, Change, ChangeRequest, Event, GroupName, Pin, PinTarget, Scope, TenantName};
 
 fn new(spec: RolloutSpec, batches: &[&[Scope]]) -> Change {
     let batches = batches.iter().map(|b| b.to_vec()).collect();
@@ -429,6 +429,21 @@ fn who_decides_about_a_group_decides_about_its_tenants() {
         assert_eq!((house.share(&initech), house.share(&globex)), (100.0, 0.0));
         assert_eq!(house.status(&id, &globex), UnitStatus::Overridden);
     }
+}
+
+#[test]
+fn a_completed_rollout_leaves_nobody_to_the_split_of_a_group() {
+    let mut house = House::new();
+    house.does(set(of_group("beta"), "1=100"));
+    let member = house.structure.tenants.groups[&GroupName::new("beta").unwrap()].first().unwrap().clone();
+    let member = Scope::Tenant(member);
+    let id = house.begin(new(plan(&[100]), &[std::slice::from_ref(&member), &[Scope::Service]]));
+    for _ in 0..2 {
+        house.enter(&id);
+        house.pass(&id);
+    }
+    house.machine(&id, RolloutCommand::Complete).unwrap();
+    assert_eq!((house.share(&of_group("beta")), house.share(&member)), (0.0, 100.0));
 }
 
 #[test]

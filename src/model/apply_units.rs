@@ -5,7 +5,7 @@
 
 use serde_json::json;
 
-use super::apply::{Next, Outcome, as_in_effect};
+use super::apply::{Next, Outcome, as_in_effect, inherited};
 use super::apply_rollout::{WrittenRollout, covers, not_now};
 use super::change::{Change, ChangeError, NewRollout};
 use super::document::DOCUMENT_FORMAT;
@@ -218,13 +218,17 @@ impl Next<'_> {
         let live = self.live()?.clone();
         let Some(tenants) = self.state.tenants.get(&rollout.service) else { return Ok(()) };
         let to = &rollout.spec.to;
-        let same = |own: &TenantState| {
+        let same = |name: &TenantName, own: &TenantState| {
             let whole = own.split.weights().sole() == Some(to) && own.split.brake.is_none();
             // Recalls end sessions of former rollbacks, and only the split knows them.
             let plain = own.split.recalls.is_empty() && live.barred(to, &own.split).is_none();
-            own.by.as_ref() == Some(&rollout.id) && whole && plain
+            // The split of a group may stand in between.
+            let above = || inherited(self.structure, &live, &Scope::Tenant(name.clone())).0;
+            let is_mine = own.by.as_ref() == Some(&rollout.id);
+            is_mine && whole && plain && live.weights_in_effect(above()).sole() == Some(to)
         };
-        let done: Vec<_> = tenants.iter().filter(|(_, own)| same(own)).map(|(name, _)| (name.clone(), None)).collect();
+        let done: Vec<_> =
+            tenants.iter().filter(|(name, own)| same(name, own)).map(|(name, _)| (name.clone(), None)).collect();
         self.writes.tenants.extend(done);
         Ok(())
     }
