@@ -416,6 +416,26 @@ fn trusting_a_version_does_not_bring_back_what_was_rolled_back_of_it() {
 }
 
 #[test]
+fn what_went_back_by_way_of_the_trusted_version_does_not_come_back_either() {
+    let mut house = House::new();
+    let acme = of_tenant("acme");
+    let finish = |house: &mut House, spec: RolloutSpec| {
+        let id = house.begin(new(spec, &[&[Scope::Service]]));
+        house.enter(&id);
+        house.pass(&id);
+        house.machine(&id, RolloutCommand::Complete).unwrap();
+    };
+    house.does(set(acme.clone(), "3=100"));
+    house.does(rollback(Scope::Service, Some("3")));
+    finish(&mut house, plan(&[100]));
+    assert_eq!(house.share(&acme), 0.0, "version 1 took over from version 3");
+    house.does(rollback(Scope::Service, Some("1")));
+    assert_eq!(house.share(&acme), 100.0, "and version 2 from version 1");
+    finish(&mut house, RolloutSpec { from: version("2"), to: version("1"), ..plan(&[100]) });
+    assert_eq!((house.share(&acme), house.share(&Scope::Service)), (100.0, 0.0));
+}
+
+#[test]
 fn who_decides_about_a_group_decides_about_its_tenants() {
     for decision in [rollback(of_group("beta"), Some("2")), set(of_group("beta"), "1=100")] {
         let mut house = House::new();

@@ -17,7 +17,6 @@ use super::rollout::{
 use super::share::{BUCKETS, BasisPoints, Weights};
 use super::split::{RolledBack, Split};
 use super::state::{Bar, Pin, Scope, TenantState};
-use super::tenant_map::TenantMap;
 
 impl Next<'_> {
     /// The units of a new rollout. Those whose split is not of its two versions alone are somebody else's business.
@@ -230,35 +229,6 @@ impl Next<'_> {
         let done: Vec<_> =
             tenants.iter().filter(|(name, own)| same(name, own)).map(|(name, _)| (name.clone(), None)).collect();
         self.writes.tenants.extend(done);
-        Ok(())
-    }
-
-    /// Ends the bar on a version that is trusted from now on. Splits that it took the version from are written as what they
-    /// came to: what was rolled back does not come back because others went on.
-    fn lift_bar(&mut self, version: &VersionName) -> Result<(), ChangeError> {
-        let live = self.live()?.clone();
-        let Some(bar) = live.bars.get(version) else { return Ok(()) };
-        let lifted = |split: &Split| {
-            let held = split.intended().share(version.as_str()).max(split.share(version.as_str()));
-            if live.barred(version, split).is_none() || held == BasisPoints::ZERO {
-                return None;
-            }
-            let mut split = as_in_effect(&live, split.clone());
-            split.recalls.note(version, bar.revision);
-            Some(split)
-        };
-        let tenants = self.state.tenants.get(&self.request.service).into_iter().flat_map(TenantMap::iter);
-        let own = |(name, own): (&TenantName, &TenantState)| {
-            let split = lifted(&own.split)?;
-            Some((name.clone(), Some(TenantState { revision: self.revision, split, ..own.clone() })))
-        };
-        let tenants: Vec<_> = tenants.filter_map(own).collect();
-        self.writes.tenants.extend(tenants);
-        let edit = self.edit()?;
-        for split in edit.groups.values_mut() {
-            *split = lifted(split).unwrap_or_else(|| split.clone());
-        }
-        edit.bars.remove(version);
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 //! function gives the same answer in every process and in every test.
 
 mod apply;
+mod apply_bars;
 mod apply_chain;
 mod apply_global;
 mod apply_operations;
