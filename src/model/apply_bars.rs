@@ -1,10 +1,13 @@
-//! Bars that end: what lost its traffic does not come back by that. Another part of `apply`.
+//! Bars and brakes where a rollout sets splits anew: what lost its traffic does not come back by that. Another part of
+//! `apply`.
 
-use super::apply::Next;
+use std::collections::BTreeMap;
+
+use super::apply::{Next, inherited};
 use super::change::ChangeError;
 use super::names::{TenantName, VersionName};
 use super::split::{Slice, Split};
-use super::state::TenantState;
+use super::state::{Scope, TenantState};
 use super::tenant_map::TenantMap;
 
 impl Next<'_> {
@@ -45,6 +48,45 @@ impl Next<'_> {
         let edit = self.edit()?;
         edit.groups = groups;
         edit.bars.remove(version);
+        Ok(())
+    }
+
+    /// Whose share of a wider split the guard holds back does not get it because a rollout sets that split: the brake goes
+    /// over to the new attempt until the guard releases it. Where the new share is no larger it just ends.
+    pub(super) fn keep_brakes(
+        &mut self,
+        to: &VersionName,
+        scope: &Scope,
+        before: &Split,
+        after: &Split,
+    ) -> Result<(), ChangeError> {
+        if let Scope::Tenant(_) = scope {
+            return Ok(());
+        }
+        let (live, revision) = (self.live()?.clone(), self.revision);
+        let next = self.edit()?.clone();
+        let kept = |split: &Split| {
+            split.follows().filter(|attempt| *attempt == before.attempt)?;
+            let share = live.weights_in_effect(split).share(to.as_str());
+            let mut kept = after.braked(to, &live.baseline, share, revision)?;
+            kept.brake.as_mut()?.follows = Some(after.attempt);
+            Some(kept)
+        };
+        let own = self.state.tenants.get(&self.request.service).into_iter().flat_map(TenantMap::iter);
+        let own = own.filter_map(|(name, own)| {
+            let split = kept(&own.split)?;
+            // Splits of several groups may be set in one breath, and a group may leave the split that others follow.
+            let (_, above) = inherited(self.structure, &next, &Scope::Tenant(name.clone()));
+            (above == *scope).then(|| (name.clone(), Some(TenantState { split, ..own.clone() })))
+        });
+        let tenants: BTreeMap<_, _> = own.collect();
+        self.writes.tenants.retain(|(name, _)| !tenants.contains_key(name));
+        self.writes.tenants.extend(tenants);
+        if *scope != Scope::Service {
+            return Ok(());
+        }
+        let groups: Vec<_> = live.groups.iter().filter_map(|(g, split)| Some((g.clone(), kept(split)?))).collect();
+        self.edit()?.groups.extend(groups);
         Ok(())
     }
 }

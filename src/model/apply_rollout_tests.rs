@@ -5,7 +5,7 @@ use super::super::apply::tests::{
 };
 use super::super::rollout::{Gate, RolloutSpec, plan};
 use super::*;
-use crate::model::{Applied, Change, ChangeRequest, Event, GroupName, Pin, PinTarget, Scope, TenantName};
+use crate::model::{Applied, BasisPoints, Change, ChangeRequest, Event, GroupName, Pin, PinTarget, Scope, TenantName};
 
 fn new(spec: RolloutSpec, batches: &[&[Scope]]) -> Change {
     let batches = batches.iter().map(|b| b.to_vec()).collect();
@@ -433,6 +433,44 @@ fn what_went_back_by_way_of_the_trusted_version_does_not_come_back_either() {
     assert_eq!(house.share(&acme), 100.0, "and version 2 from version 1");
     finish(&mut house, RolloutSpec { from: version("2"), to: version("1"), ..plan(&[100]) });
     assert_eq!((house.share(&acme), house.share(&Scope::Service)), (100.0, 0.0));
+}
+
+#[test]
+fn what_the_guard_holds_back_is_held_back_on_the_next_step_too() {
+    let mut house = House::new();
+    let acme = of_tenant("acme");
+    let back = vec![BasisPoints::new(2_000).unwrap()];
+    let id = house.begin(new(RolloutSpec { back, ..plan(&[10, 50, 100]) }, &[&[Scope::Service]]));
+    house.enter(&id);
+    house.pass(&id);
+    let brake = Change::Brake { scope: acme.clone(), canary: version("2"), share: BasisPoints::new(100).unwrap() };
+    house.ask(&by_autopilot(brake)).unwrap();
+    house.enter(&id);
+    assert_eq!((house.share(&acme), house.share(&Scope::Service)), (1.0, 50.0));
+    house.machine(&id, RolloutCommand::GoBack { cause: "tenants".to_owned(), at_once: false }).unwrap();
+    assert_eq!((house.share(&acme), house.share(&Scope::Service)), (1.0, 20.0), "nobody gets more on the way back");
+    house.ask(&by_autopilot(Change::ReleaseBrake { scope: acme.clone() })).unwrap();
+    assert_eq!(house.share(&acme), 20.0);
+}
+
+#[test]
+fn a_group_that_moves_leaves_the_brakes_of_others_alone() {
+    let mut house = House::new();
+    let [globex, initech, other] = ["globex", "initech", "other"].map(of_tenant);
+    house.does(set(Scope::Service, "1=50 2=50"));
+    for scope in [&globex, &initech, &other] {
+        let brake = Change::Brake { scope: scope.clone(), canary: version("2"), share: BasisPoints::new(100).unwrap() };
+        house.ask(&by_autopilot(brake)).unwrap();
+    }
+    let groups = vec![GroupName::new("beta").unwrap(), GroupName::new("early").unwrap()];
+    let spec = RolloutSpec { target: Target::Groups(groups), ..plan(&[60, 100]) };
+    let id = house.begin(new(spec, &[&[of_group("early"), of_group("beta")]]));
+    house.enter(&id);
+    assert_eq!((house.share(&of_group("beta")), house.share(&of_group("early"))), (60.0, 60.0));
+    assert_eq!([&globex, &initech, &other].map(|scope| house.share(scope)), [1.0; 3]);
+    house.pass(&id);
+    house.enter(&id);
+    assert_eq!([&globex, &initech, &other].map(|scope| house.share(scope)), [1.0; 3]);
 }
 
 #[test]

@@ -105,7 +105,9 @@ impl Next<'_> {
             written.edit(place, |u| (u.status, u.note) = (UnitStatus::Overridden, why));
             return Ok(());
         }
-        self.set_share(rollout, &unit.scope, share)?;
+        let (before, _) = self.current(&unit.scope)?;
+        let after = self.set_share(rollout, &unit.scope, share)?;
+        self.keep_brakes(&rollout.spec.to, &unit.scope, &before, &after)?;
         let (revision, now_ms, step) = (self.revision, self.now_ms, rollout.stage.step);
         written.edit(place, |u| {
             u.status = UnitStatus::InProgress;
@@ -126,14 +128,15 @@ impl Next<'_> {
     }
 
     /// Gives the new version this share of a scope, or leaves it what it has if that is more, and the old one the rest.
-    fn set_share(&mut self, rollout: &Rollout, scope: &Scope, share: BasisPoints) -> Result<(), ChangeError> {
+    fn set_share(&mut self, rollout: &Rollout, scope: &Scope, share: BasisPoints) -> Result<Split, ChangeError> {
         let live = self.live()?.clone();
         let (now, _) = self.current(scope)?;
         let has = live.weights_in_effect(&now).share(rollout.spec.to.as_str());
         let weights = pair(&rollout.spec, share.max(has))?;
         let weights = self.with_shared_names(&live, &weights);
         let next = as_in_effect(&live, now).reweighted(&weights, &live.baseline, self.fresh_salt(), self.revision);
-        self.put_rollout_split(&rollout.id, scope, next)
+        self.put_rollout_split(&rollout.id, scope, next.clone())?;
+        Ok(next)
     }
 
     fn put_rollout_split(&mut self, id: &RolloutId, scope: &Scope, split: Split) -> Result<(), ChangeError> {
@@ -278,8 +281,10 @@ impl Next<'_> {
             let (now, _) = self.current(&unit.scope)?;
             let has = live.weights_in_effect(&now).share(rollout.spec.to.as_str());
             let weights = pair(&rollout.spec, share.min(has))?;
-            let next = as_in_effect(&live, now).reweighted(&weights, &live.baseline, self.fresh_salt(), self.revision);
-            self.put_rollout_split(&rollout.id, &unit.scope, next)?;
+            let from = as_in_effect(&live, now.clone());
+            let next = from.reweighted(&weights, &live.baseline, self.fresh_salt(), self.revision);
+            self.put_rollout_split(&rollout.id, &unit.scope, next.clone())?;
+            self.keep_brakes(&rollout.spec.to, &unit.scope, &now, &next)?;
             let revision = self.revision;
             written.edit(place, |u| u.attempt = revision);
         }
