@@ -503,6 +503,13 @@ impl Next<'_> {
             ChangeError::Invalid(format!("{canary} is the baseline; there is nothing to compare it with"))
         })?;
         let mut outcome = self.set_split(scope, &weights)?;
+        // A rollback of the whole service leaves the attempts of narrower splits as they are, so those do not fence it.
+        let has = live.weights_in_effect(&self.current(scope)?.0).share(canary.as_str());
+        if has < half {
+            return Err(ChangeError::Nothing(format!(
+                "{scope} has {has} of {canary}, and a probe gives nobody more of it"
+            )));
+        }
         outcome.kind = EventKind::Probe;
         Ok(outcome.about(canary))
     }

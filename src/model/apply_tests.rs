@@ -433,6 +433,17 @@ mod each_change {
         let of_baseline = Change::Probe { scope: Scope::Service, canary: version("1") };
         assert!(matches!(house.refuses(of_baseline), ChangeError::Invalid(_)));
     }
+
+    #[test]
+    fn a_probe_that_comes_too_late_gives_nothing_back() {
+        let acme = || of_tenant("acme");
+        let mut house = House::new().does_all([set(acme(), "2=100")]);
+        let attempt = house.split(&acme()).0.attempt;
+        house.does(rollback(Scope::Service, Some("2")));
+        let late = ChangeRequest { if_attempt: Some(attempt), ..by_autopilot(probe(acme())) };
+        assert!(matches!(house.ask(&late), Err(ChangeError::Nothing(_))), "its own attempt is still the same");
+        assert_eq!(house.shares(&acme()), "1=100");
+    }
 }
 
 #[cfg(test)]
