@@ -320,8 +320,11 @@ fn insufficient(now: &Situation<'_>, rollout: &Rollout, stage: Stage) -> Next {
             act(RolloutCommand::Hold(PauseKind::Evidence), reason, seen.to_json())
         }
         OnInsufficient::Hold => act(RolloutCommand::Hold(PauseKind::Evidence), text, seen.to_json()),
+        // Nothing went wrong that a person would have to accept: whoever resumes ends the bake, as after any other hold
+        // for lack of evidence.
         OnInsufficient::Abort if rollout.is_beyond_return() => {
-            act(RolloutCommand::Hold(PauseKind::NoReturn), text, seen.to_json())
+            let reason = format!("{text} It would go back, but it is past its point of no return.");
+            act(RolloutCommand::Hold(PauseKind::Evidence), reason, seen.to_json())
         }
         OnInsufficient::Abort => {
             act(RolloutCommand::GoBack { cause: "insufficient".to_owned(), at_once: false }, text, seen.to_json())

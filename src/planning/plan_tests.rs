@@ -182,8 +182,16 @@ fn silence_is_never_consent() {
     assert_eq!(case.does(), RolloutCommand::Pass { stage: Stage::default() });
     case.seen.against = 1.0;
     assert_eq!(case.waits(), WaitFor::Evidence, "not while something speaks against it");
-    let case = Case::baking(with(OnInsufficient::Abort), 600_000);
+    let mut spec = with(OnInsufficient::Abort);
+    let case = Case::baking(spec.clone(), 600_000);
     assert!(matches!(case.does(), RolloutCommand::GoBack { .. }));
+    spec.steps[0].no_return = true;
+    let case = Case::baking(spec, 600_000);
+    assert_eq!(
+        case.does(),
+        RolloutCommand::Hold(PauseKind::Evidence),
+        "resuming ends the bake, so nobody is asked twice"
+    );
 }
 
 #[test]
