@@ -24,6 +24,10 @@ pub struct Detector {
     brake_quiet_ms: u64,
 }
 
+/// How long nothing may speak for the brake before it is released, in milliseconds. Evidence near the threshold goes up and
+/// down with every request, and each turn would move users.
+pub const BRAKE_CALM_MS: u64 = 5_000;
+
 /// The share while braked: a tenth, but not below 2 %, and never above `share`.
 ///
 /// Nothing changes where the canary gets fewer than `brake_min_canary_rps` requests per second: there is little harm

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::signal::Signal;
+use crate::model::GuardSpec;
 
 /// At most this many alternatives per channel and bets per promoter: the state is kept in fixed arrays.
 pub(super) const MAX_COMPONENTS: usize = 4;
@@ -72,6 +73,28 @@ pub struct Parameters {
 }
 
 impl Parameters {
+    /// The analysis with a service's guard settings.
+    #[must_use]
+    pub fn of(guard: &GuardSpec) -> Self {
+        let mut parameters = Self {
+            alpha: guard.error_probability,
+            slot_ms: guard.patience.as_millis() as u64,
+            latency_tolerance: guard.latency_tolerance,
+            ceiling: guard.ceiling.ratio(),
+            ..Self::default()
+        };
+        for channel in &mut parameters.channels {
+            if channel.signal == Signal::Error {
+                channel.rho = guard.tolerance_ratio;
+                channel.delta = guard.tolerance_difference.ratio();
+            }
+        }
+        if !guard.latency {
+            parameters.channels.retain(|c| c.signal == Signal::Error);
+        }
+        if guard.client_errors { parameters.with_client_errors() } else { parameters }
+    }
+
     /// Also tests 4xx answers, which show broken authentication or routing. The stake comes from the error channel.
     #[must_use]
     pub fn with_client_errors(mut self) -> Self {

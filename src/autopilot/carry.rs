@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::cuts::CarriedCuts;
 use super::fleet::CarriedFleet;
-use super::limits::Rate;
 use super::tick::{Autopilot, Entry};
+use crate::analysis::Rate;
 use crate::control::ScopeKey;
 use crate::model::{ServiceName, TenantName};
 use crate::telemetry::Tallies;

@@ -69,12 +69,6 @@ fn is_empty(arm: &ArmReading) -> bool {
     arm.requests == 0 && arm.routed == 0 && arm.signals.iter().all(|s| s.n == 0 && s.bad == 0)
 }
 
-/// The canary's probability among the two versions: the others are no part of the comparison.
-pub(super) fn share_of(weights: &Weights, baseline: &VersionName, canary: &VersionName) -> f64 {
-    let (b, c) = (weights.share(baseline.as_str()).points(), weights.share(canary.as_str()).points());
-    if b + c == 0 { 0.0 } else { f64::from(c) / f64::from(b + c) }
-}
-
 /// What the epochs add to the comparison of a canary with the baseline: batches, and the canary's requests and failures.
 pub(super) fn since(
     epochs: &[EpochNews],
@@ -115,7 +109,7 @@ impl EpochNews {
         let at = self.arms.iter().position(|a| a.version == *canary);
         let routed = |arm: Option<&ArmReading>| arm.map_or(0, |a| a.routed);
         Batch {
-            routed_share: if before { 0.0 } else { share_of(&self.weights, baseline, canary) },
+            routed_share: if before { 0.0 } else { self.weights.share_between(baseline, canary) },
             requests: RawCounts { baseline: raw(b), canary: raw(c) },
             signals,
             coins: if before { (0, 0) } else { (routed(b), routed(c)) },

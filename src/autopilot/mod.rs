@@ -8,7 +8,6 @@ mod carry;
 mod cuts;
 mod evidence;
 mod fleet;
-mod limits;
 mod pause;
 mod rollouts;
 mod settle;

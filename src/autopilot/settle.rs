@@ -7,18 +7,12 @@ use serde_json::{Value, json};
 
 use super::alone;
 use super::fleet::FleetBreach;
-use super::limits;
 use super::tick::{Entry, lock};
-use crate::analysis::{Action, Assessment, EvidenceWindow, Parameters, Signal, sentence};
+use crate::analysis::{Action, Assessment, BRAKE_CALM_MS, EvidenceWindow, Parameters, Signal, check_limits, sentence};
 use crate::control::ScopeKey;
-use crate::model::{
-    Author, BasisPoints, Change, ChangeRequest, Event, EventKind, GuardSpec, Scope, Split, VersionName, Weights,
-};
+use crate::model::{Author, Change, ChangeRequest, Event, EventKind, Scope, Split, VersionName, Weights};
 use crate::routing::ServiceRoute;
 use crate::telemetry::Windows;
-
-/// How long nothing may speak for the brake before it is released, in milliseconds.
-const CALM_MS: u64 = 5_000;
 
 /// Everything that is known about one comparison at one look.
 pub(super) struct Findings<'a> {
@@ -38,27 +32,6 @@ pub(super) struct Findings<'a> {
 pub(super) struct Wants {
     pub change: Option<ChangeRequest>,
     pub notes: Vec<Event>,
-}
-
-/// The analysis with a service's guard settings.
-pub(super) fn parameters(guard: &GuardSpec) -> Parameters {
-    let mut parameters = Parameters {
-        alpha: guard.error_probability,
-        slot_ms: guard.patience.as_millis() as u64,
-        latency_tolerance: guard.latency_tolerance,
-        ceiling: guard.ceiling.ratio(),
-        ..Parameters::default()
-    };
-    for channel in &mut parameters.channels {
-        if channel.signal == Signal::Error {
-            channel.rho = guard.tolerance_ratio;
-            channel.delta = guard.tolerance_difference.ratio();
-        }
-    }
-    if !guard.latency {
-        parameters.channels.retain(|c| c.signal == Signal::Error);
-    }
-    if guard.client_errors { parameters.with_client_errors() } else { parameters }
 }
 
 /// What the guard asks for after one look.
@@ -169,7 +142,7 @@ fn tripped_limit(found: &Findings<'_>, entry: &Entry, windows: &Mutex<Windows>, 
         let stats = lock(windows).stats(&found.key.service, found.key.tenant.as_ref(), Some(window_ms), now_ms);
         stats.into_iter().find(|s| s.version == found.key.canary)?.p99_s
     };
-    let tripped = limits::check(plain, &found.key.canary, &entry.recent, now_ms, p99)?;
+    let tripped = check_limits(plain, &found.key.canary, &entry.recent, now_ms, p99)?;
     let reason = format!("{} Traffic was therefore returned to {}.", tripped.reason, found.baseline);
     let window = entry.comparison.window();
     let change = Change::Rollback {
@@ -198,9 +171,7 @@ fn brake(found: &Findings<'_>, entry: &Entry, share: f64) -> Option<ChangeReques
         return None;
     }
     let canary = &found.key.canary;
-    let points = |v: &VersionName| found.weights.share(v.as_str()).points();
-    let both = f64::from(points(canary) + points(found.baseline));
-    let share = BasisPoints::new((share * both).round() as u16).filter(|s| s.points() < points(canary))?;
+    let share = found.weights.points_between(found.baseline, canary, share)?;
     let reason = format!(
         "Evidence against {canary} is building up. Its share is held back at {share} until the evidence is confirmed or gone."
     );
@@ -211,7 +182,7 @@ fn brake(found: &Findings<'_>, entry: &Entry, share: f64) -> Option<ChangeReques
 /// Evidence near the threshold of the brake goes up and down with every request, and each turn would move users.
 fn released(found: &Findings<'_>, entry: &mut Entry, now_ms: u64) -> Option<ChangeRequest> {
     let since = *entry.calm_since_ms.get_or_insert(now_ms);
-    if !found.braked || now_ms.saturating_sub(since) < CALM_MS {
+    if !found.braked || now_ms.saturating_sub(since) < BRAKE_CALM_MS {
         return None;
     }
     let reason = format!("The evidence against {} is gone. Its share is what it was.", found.key.canary);

@@ -9,11 +9,10 @@ use tokio::sync::mpsc;
 use super::AutopilotParts;
 use super::alone;
 use super::cuts::Cuts;
-use super::evidence::{self, EpochNews, Readings, share_of};
+use super::evidence::{self, EpochNews, Readings};
 use super::fleet::Fleets;
-use super::limits::{Rate, Recent};
 use super::settle::{self, Findings};
-use crate::analysis::{Action, Assessment, Comparison, EvidenceWindow, Parameters, Signal};
+use crate::analysis::{Action, Assessment, Comparison, EvidenceWindow, Parameters, Rate, Recent, Signal};
 use crate::control::{ComparisonReport, Control, ScopeKey, SubmitError, View};
 use crate::model::{BasisPoints, Change, ChangeRequest, GuardSpec, Scope, ServiceName, Split, VersionName};
 use crate::routing::{ServiceRoute, SplitOwner, split_for};
@@ -227,7 +226,7 @@ impl Autopilot {
         let alone = alone::is_alone(route, tenant.is_some(), owner);
         for (canary, _) in intended.iter().filter(|(v, _)| *v != baseline) {
             let key = ScopeKey { service: handle.service.clone(), tenant: tenant.cloned(), canary: canary.clone() };
-            let share = share_of(&in_effect, baseline, canary);
+            let share = in_effect.share_between(baseline, canary);
             let entry =
                 self.entries.entry(key.clone()).or_insert_with(|| Entry::new(&parameters, split, handle, now_ms));
             let (since, client_errors) = (entry.since_epoch, route.spec.guard.client_errors);
@@ -291,7 +290,7 @@ impl Autopilot {
         if let Some((_, parameters)) = known {
             return parameters.clone();
         }
-        let made = settle::parameters(guard);
+        let made = Parameters::of(guard);
         self.parameters.insert(service.clone(), (guard.clone(), made.clone()));
         made
     }

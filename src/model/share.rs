@@ -156,6 +156,19 @@ impl Weights {
         self.0.iter().map(|(v, s)| (v, *s))
     }
 
+    /// The canary's probability among these two versions, 0 to 1: the others are no part of a comparison.
+    pub fn share_between(&self, baseline: &VersionName, canary: &VersionName) -> f64 {
+        let (b, c) = (self.share(baseline.as_str()).points(), self.share(canary.as_str()).points());
+        if b + c == 0 { 0.0 } else { f64::from(c) / f64::from(b + c) }
+    }
+
+    /// The canary's share among all versions when it is to have this one among the two, 0 to 1; none when that is not less
+    /// than it has.
+    pub fn points_between(&self, baseline: &VersionName, canary: &VersionName, share: f64) -> Option<BasisPoints> {
+        let (b, c) = (self.share(baseline.as_str()).points(), self.share(canary.as_str()).points());
+        BasisPoints::new((share * f64::from(b + c)).round() as u16).filter(|s| s.points() < c)
+    }
+
     /// The one version that gets everything, if there is one.
     pub fn sole(&self) -> Option<&VersionName> {
         match self.0.len() {

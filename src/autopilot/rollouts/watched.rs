@@ -4,20 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{GateAt, Phase, Rollout, Stage};
+use crate::model::{GateAt, Rollout};
+use crate::planning::Place;
 
 /// How often a gate that may hold at any time is asked, in milliseconds.
 const POLL_MS: u64 = 10_000;
-
-/// Where a rollout stands, as far as waiting is concerned: another place begins another wait.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Place {
-    phase: Phase,
-    stage: Stage,
-    in_effect: bool,
-    retries: u32,
-    step_back: u32,
-}
 
 /// One rollout on its way.
 pub(super) struct Watched {
@@ -49,18 +40,6 @@ struct HoldGate {
     /// Why it is closed; none: it is open.
     closed: Option<String>,
     next_ms: u64,
-}
-
-impl Place {
-    fn of(rollout: &Rollout) -> Self {
-        Self {
-            phase: rollout.phase,
-            stage: rollout.stage,
-            in_effect: rollout.in_effect,
-            retries: rollout.retries,
-            step_back: rollout.going_back.as_ref().map_or(0, |back| back.step + 1),
-        }
-    }
 }
 
 impl Watched {
@@ -95,7 +74,7 @@ impl Watched {
         if place == self.place {
             return;
         }
-        if place.retries != self.place.retries {
+        if place.retries() != self.place.retries() {
             (self.failed_then, self.cost_then) = (failed, rollout.failed_requests);
         }
         self.place = place;

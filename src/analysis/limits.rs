@@ -8,7 +8,7 @@ use crate::model::{PlainLimits, VersionName};
 
 /// The last minutes of one canary in one scope, second by second.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
-pub(super) struct Recent {
+pub struct Recent {
     seconds: VecDeque<(u64, u64, u64)>,
 }
 
@@ -42,7 +42,7 @@ impl Recent {
 
 /// Requests per second of one scope: an average whose memory halves every two seconds.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
-pub(super) struct Rate {
+pub struct Rate {
     /// Requests, each worth half as much every half-life later.
     weight: f64,
     at_ms: u64,
@@ -75,7 +75,7 @@ impl Rate {
 
 /// A limit that tripped.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Tripped {
+pub struct Tripped {
     /// One word for metrics.
     pub cause: &'static str,
     /// A sentence.
@@ -83,7 +83,8 @@ pub(super) struct Tripped {
 }
 
 /// Whether a limit trips. `p99_s` is asked for only when it is needed.
-pub(super) fn check(
+#[must_use]
+pub fn check_limits(
     limits: &PlainLimits,
     canary: &VersionName,
     recent: &Recent,
@@ -139,7 +140,7 @@ mod tests {
         let mut recent = Recent::default();
         recent.add(100_000, n, bad);
         let canary = VersionName::new("2.0.0").unwrap();
-        check(limits, &canary, &recent, 100_000 + age_ms, || p99).map(|t| t.cause)
+        check_limits(limits, &canary, &recent, 100_000 + age_ms, || p99).map(|t| t.cause)
     }
 
     #[test]
