@@ -8,12 +8,13 @@
 //! 3. [`shadow`]: from two answers to what differs between them
 //! 4. [`routing`], [`analysis`] and [`planning`]: from a request to a version; from counts to a verdict; what a rollout
 //!    does next
-//! 5. [`proxy`] and [`store`]: the data plane; where the state is kept
-//! 6. [`webhook`]: calls to other people's receivers
-//! 7. [`control`]: the one writer
-//! 8. [`admin`], [`autopilot`] and [`notify`]: the API for people; the guard; who is told of what happens
-//! 9. [`app`]: joins everything
-//! 10. [`cli`]: the command line
+//! 5. [`simulation`]: what would happen if a rollout began
+//! 6. [`proxy`] and [`store`]: the data plane; where the state is kept
+//! 7. [`webhook`]: calls to other people's receivers
+//! 8. [`control`]: the one writer
+//! 9. [`admin`], [`autopilot`] and [`notify`]: the API for people; the guard; who is told of what happens
+//! 10. [`app`]: joins everything
+//! 11. [`cli`]: the command line
 //!
 //! The path of one request: the front accepts it (deadline, cap), the gateway reads its head and asks
 //! [`routing::decide`] once, Pingora sends it to an endpoint of that version, headers are added each way, and at the end
@@ -32,6 +33,8 @@ pub mod shadow;
 pub mod analysis;
 pub mod planning;
 pub mod routing;
+
+pub mod simulation;
 
 pub mod proxy;
 pub mod store;

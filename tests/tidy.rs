@@ -8,11 +8,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Who stands where: a room may use those of lower levels; rooms of one level do not use each other.
-const LEVELS: [&[&str]; 10] = [
+const LEVELS: [&[&str]; 11] = [
     &["model"],
     &["config", "telemetry", "handover"],
     &["shadow"],
     &["routing", "analysis", "planning", "flags"],
+    &["simulation"],
     &["proxy", "store"],
     &["webhook"],
     &["control"],
@@ -22,7 +23,7 @@ const LEVELS: [&[&str]; 10] = [
 ];
 
 /// Rooms whose answers depend on nothing but their arguments.
-const PURE: [&str; 6] = ["model", "shadow", "routing", "analysis", "planning", "flags"];
+const PURE: [&str; 7] = ["model", "shadow", "routing", "analysis", "planning", "flags", "simulation"];
 
 /// What a pure room does not name: clocks, chance, and those who wait.
 const IMPURE: [&str; 11] = [

@@ -59,6 +59,17 @@ impl Signal {
         }
     }
 
+    /// The cause of a rollback by this signal, in one word, for metrics and the history.
+    #[must_use]
+    pub const fn cause(self) -> &'static str {
+        match self {
+            Self::Error => "errors",
+            Self::Slow => "slow",
+            Self::VerySlow => "very_slow",
+            Self::ClientError => "client_errors",
+        }
+    }
+
     pub(super) const fn index(self) -> usize {
         self as usize
     }

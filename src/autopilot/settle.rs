@@ -128,7 +128,7 @@ fn rollback(found: &Findings<'_>, entry: &Entry, signal: Signal, short_cut: bool
     let change = Change::Rollback {
         scope: scope(found.key),
         canary: Some(found.key.canary.clone()),
-        cause: cause(signal).to_owned(),
+        cause: signal.cause().to_owned(),
         first_bad_ms: window.first_bad_ms.map(|at| to_wall(at, now_ms)),
     };
     request(found, change, reason, evidence(found.assessment, &window))
@@ -255,15 +255,6 @@ pub(super) fn evidence(assessment: &Assessment, window: &EvidenceWindow) -> Valu
         "log_ceiling_canary": assessment.log_ceiling_canary,
         "window": window,
     })
-}
-
-fn cause(signal: Signal) -> &'static str {
-    match signal {
-        Signal::Error => "errors",
-        Signal::Slow => "slow",
-        Signal::VerySlow => "very_slow",
-        Signal::ClientError => "client_errors",
-    }
 }
 
 fn wall_ms() -> u64 {
