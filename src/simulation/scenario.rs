@@ -84,11 +84,12 @@ impl Scenario {
     /// The service with two versions, and everything on the old one.
     pub(super) fn structure(&self) -> Structure {
         let (from, to) = (&self.spec.from, &self.spec.to);
+        let version = Arc::new(VersionSpec { upgrade_from: Vec::new(), ..(*self.version).clone() });
         let spec = ServiceSpec {
             name: self.service.clone(),
             baseline: from.clone(),
             split: Weights::all_on(from.clone()),
-            versions: [from, to].map(|version| (version.clone(), self.version.clone())).into(),
+            versions: [from, to].map(|name| (name.clone(), version.clone())).into(),
             ..self.base.clone()
         };
         Structure {

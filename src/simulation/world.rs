@@ -344,7 +344,7 @@ impl<'a> World<'a> {
             evidence: &evidence,
             frozen: None,
             closed: None,
-            closed_tenants: &|_: &Scope| false,
+            tenant_windows: &Default::default(),
             asked: &Default::default(),
             held_by_gate: None,
             now_ms: self.now_ms,
