@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn runs_differ_and_the_same_run_is_the_same() {
-        let mut first = |kind, run| Dice::new(5, kind, run).unit();
+        let first = |kind, run| Dice::new(5, kind, run).unit();
         assert_eq!(first(1, 2), first(1, 2));
         assert!(first(1, 2) != first(2, 1) && first(1, 2) != first(1, 3));
     }

@@ -105,6 +105,11 @@ impl Guarded {
         self.standing.intended
     }
 
+    /// Whether some brake holds.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.standing.held_back
+    }
+
     /// Whether it takes ten looks to see what happens in this second. Evidence is counted second by second, so while there
     /// is none and not two requests of the new version fail, one look sees the same.
     pub(super) fn needs_care(&self, drawn: &Drawn) -> bool {

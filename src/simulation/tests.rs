@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config;
-use crate::model::{BasisPoints, GuardSpec, RolloutSpec, Target, TenantName, plan_of};
+use crate::model::{BasisPoints, GuardSpec, OnInsufficient, RolloutSpec, Target, TenantName, plan_of};
 
 const FILE: &str = r#"
 [proxy]
@@ -27,7 +27,7 @@ fn scenario(regression: Option<Regression>) -> Scenario {
         base: (**base).clone(),
         version: base.versions.values().next().unwrap().clone(),
         groups: BTreeMap::new(),
-        spec: RolloutSpec { on_insufficient: crate::model::OnInsufficient::Advance, ..plan_of(&[10, 50, 100]) },
+        spec: RolloutSpec { on_insufficient: OnInsufficient::Advance, ..plan_of(&[10, 50, 100]) },
         excluded: BTreeSet::new(),
         guard: GuardSpec::default(),
         audience: Scenario::audience_of([], Spread::Equal),
@@ -128,7 +128,8 @@ fn many_small_tenants_are_judged_together() {
 fn batches_of_tenants_go_one_after_the_other() {
     let mut asked = scenario(failing(1.0));
     asked.audience = Scenario::audience_of(tenants(9), Spread::Zipf);
-    asked.spec = RolloutSpec { target: Target::Tenants, batch: Some(3), ..plan_of(&[100]) };
+    let on_insufficient = OnInsufficient::Advance;
+    asked.spec = RolloutSpec { target: Target::Tenants, batch: Some(3), on_insufficient, ..plan_of(&[100]) };
     asked.runs = Some(5);
     let answer = simulate(&asked).unwrap();
     assert_eq!((answer.plan.steps_total, answer.plan.tenants), (3, 9));
@@ -152,7 +153,7 @@ fn people_who_are_asked_say_yes_and_gates_are_open() {
 fn what_proves_nothing_is_held() {
     let mut asked = scenario(None);
     asked.load = Load::constant(0.05, 0.0);
-    asked.spec.on_insufficient = crate::model::OnInsufficient::Hold;
+    asked.spec.on_insufficient = OnInsufficient::Hold;
     let healthy = simulate(&asked).unwrap().healthy;
     assert_eq!((healthy.ends.held, healthy.duration_seconds), (1.0, None));
 }

@@ -209,7 +209,12 @@ impl Drawn {
         Self { baseline: self.baseline.take(dice, part), canary: self.canary.take(dice, part) }
     }
 
-    /// Requests of the new version.
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.baseline.n == 0 && self.canary.n == 0
+    }
+
+    /// Requests and failures of the new version.
     pub(super) fn canary(&self) -> (u64, u64) {
         (self.canary.n, self.canary.failed)
     }

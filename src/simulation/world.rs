@@ -373,6 +373,7 @@ impl<'a> World<'a> {
     }
 
     fn scope_second(&mut self, place: usize, odds: &Odds, rate: f64, (begin_ms, span_ms): (u64, u64)) {
+        self.run.looks += 1;
         let mut drawn = self.scopes[place].draw(&mut self.dice, odds, rate, span_ms);
         if !self.scopes[place].needs_care(&drawn) {
             self.now_ms = begin_ms + span_ms - 1;
@@ -399,6 +400,10 @@ impl<'a> World<'a> {
     }
 
     fn look(&mut self, place: usize, drawn: &Drawn, odds: &Odds, rate: f64) {
+        // The guard too looks only where something moved, or may end by time.
+        if drawn.is_empty() && !self.scopes[place].is_held_back() {
+            return;
+        }
         self.run.looks += 1;
         let scenario = self.scenario;
         let rules = Rules {
