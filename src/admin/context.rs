@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 
 use super::AdminParts;
 use super::problem::Problem;
+use super::simulate::MAX_SIMULATIONS;
 use super::throttle::Throttle;
 use crate::control::View;
 use crate::model::{ServiceName, ServiceState, VersionName};
@@ -23,6 +24,8 @@ pub(super) struct Shared {
     pub throttle: Throttle,
     /// One permit for each event stream.
     pub streams: Arc<Semaphore>,
+    /// One permit for each simulation.
+    pub simulations: Arc<Semaphore>,
     /// The API's description, as JSON.
     pub description: bytes::Bytes,
 }
@@ -40,7 +43,9 @@ impl Deref for Shared {
 
 impl Shared {
     pub(super) fn new(parts: AdminParts, description: bytes::Bytes) -> Self {
-        Self { parts, throttle: Throttle::default(), streams: Arc::new(Semaphore::new(MAX_STREAMS)), description }
+        let streams = Arc::new(Semaphore::new(MAX_STREAMS));
+        let simulations = Arc::new(Semaphore::new(MAX_SIMULATIONS));
+        Self { parts, throttle: Throttle::default(), streams, simulations, description }
     }
 
     /// The history of counts.

@@ -35,6 +35,7 @@ mod routes;
 mod serve;
 mod services;
 mod shadow;
+mod simulate;
 mod snapshot_diff;
 mod snapshots;
 mod splits;

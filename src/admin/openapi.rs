@@ -9,8 +9,8 @@ use super::auth::role_name;
 use super::problem::ProblemBody;
 use super::routes::Route;
 use super::{
-    changes, compare, events, explain, freeze, keys, maintenance, notify, rollouts, services, shadow, snapshot_diff,
-    snapshots, splits, stats, status, version_tenants, versions,
+    changes, compare, events, explain, freeze, keys, maintenance, notify, rollouts, services, shadow, simulate,
+    snapshot_diff, snapshots, splits, stats, status, version_tenants, versions,
 };
 
 #[derive(OpenApi)]
@@ -75,6 +75,7 @@ use super::{
         rollouts::verbs::retry_rollout,
         rollouts::verbs::undo_rollout,
         rollouts::verbs::rollback_rollout_tenant,
+        simulate::simulate_rollout,
         events::list_events,
         freeze::get_freeze,
         freeze::put_freeze,

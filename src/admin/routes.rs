@@ -11,7 +11,7 @@ use super::context::{Cx, Shared};
 use super::problem::Problem;
 use super::{
     AdminParts, auth, changes, compare, events, explain, freeze, guard, keys, maintenance, notify, openapi, rollouts,
-    services, shadow, snapshot_diff, snapshots, splits, stats, status, version_tenants, versions,
+    services, shadow, simulate, snapshot_diff, snapshots, splits, stats, status, version_tenants, versions,
 };
 use crate::config::Role;
 
@@ -98,6 +98,13 @@ fn reading() -> Vec<Route> {
         read(SNAPSHOT, get(snapshots::get_snapshot)),
         read("/v1/snapshots/{snapshot}/diff", get(snapshot_diff::diff_snapshot)),
         read("/v1/notify", get(notify::get_notify)),
+        // Asked with a body, but nothing is changed.
+        Route {
+            method: Method::POST,
+            path: "/v1/simulate",
+            role: Some(Role::Viewer),
+            handler: post(simulate::simulate_rollout),
+        },
     ]
 }
 

@@ -179,7 +179,10 @@ mod tests {
     #[test]
     fn the_edges_are_certain() {
         let mut dice = Dice::new(1, 1, 1);
-        assert_eq!((dice.binomial(9, 0.0), dice.binomial(9, 1.0), dice.binomial(0, 0.5), dice.poisson(0.0)), (0, 9, 0, 0));
+        assert_eq!(
+            (dice.binomial(9, 0.0), dice.binomial(9, 1.0), dice.binomial(0, 0.5), dice.poisson(0.0)),
+            (0, 9, 0, 0)
+        );
     }
 
     #[test]

@@ -66,18 +66,22 @@ pub enum Refused {
 /// # Errors
 /// [`Refused`] when the rollout could not begin, or would take more than [`MAX_LOOKS`].
 pub fn simulate(scenario: &Scenario) -> Result<Answer, Refused> {
+    within(scenario, MAX_LOOKS)
+}
+
+fn within(scenario: &Scenario, most_looks: u64) -> Result<Answer, Refused> {
     let beginning = Beginning::new(scenario)?;
     let plan = Plan::new(validate(&scenario.new_rollout(), &Facts::default()));
     let has_tenants = scenario.audience.iter().any(|(scope, _)| matches!(scope, Scope::Tenant(_)));
     let rollout = &beginning.state.rollouts[&beginning.rollout].rollout;
     let regression = match &scenario.regression {
         Some(regression) => {
-            let runs = runs(scenario, &beginning, regression, false)?;
+            let runs = runs(scenario, &beginning, Some(regression), most_looks / 2)?;
             Some(Regressed::new(&runs, regression.after_ms, rollout, has_tenants))
         }
         None => None,
     };
-    let healthy = Healthy::new(&runs(scenario, &beginning, &Regression::NONE, true)?);
+    let healthy = Healthy::new(&runs(scenario, &beginning, None, most_looks / 2)?);
     Ok(Answer {
         seed: scenario.seed,
         rate: scenario.load.mean_rate(),
@@ -91,12 +95,12 @@ pub fn simulate(scenario: &Scenario) -> Result<Answer, Refused> {
 fn runs(
     scenario: &Scenario,
     beginning: &Beginning,
-    regression: &Regression,
-    healthy: bool,
+    regression: Option<&Regression>,
+    mut left: u64,
 ) -> Result<Vec<Run>, Refused> {
+    let (regression, healthy) = (regression.unwrap_or(&Regression::NONE), regression.is_none());
     let asked = if healthy { scenario.healthy_runs } else { scenario.runs };
     let count = asked.unwrap_or(if healthy { HEALTHY_RUNS } else { RUNS });
-    let mut left = MAX_LOOKS / 2;
     let mut runs = Vec::new();
     for run in 0..count {
         let dice = Dice::new(scenario.seed, u64::from(healthy), u64::from(run));

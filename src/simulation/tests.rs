@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::time::Duration;
 
 use super::*;
 use crate::config;
@@ -197,18 +196,13 @@ fn the_same_seed_gives_the_same_answer_and_another_one_another() {
 #[test]
 fn work_is_bounded() {
     let mut asked = scenario(None);
-    let day = Duration::from_secs(24 * 3_600).as_millis() as u64;
-    asked.spec.steps.iter_mut().for_each(|step| (step.bake_ms, step.max_bake_ms) = (90 * day, 90 * day));
-    asked.audience = Scenario::audience_of(tenants(10_000), Spread::Equal);
-    let mut dice = Vec::new();
-    let beginning = Beginning::new(&asked).unwrap();
-    for most in [1_000, 20_000] {
-        let world = World::new(&asked, &beginning, &Regression::NONE, Dice::new(1, 1, 1));
-        dice.push(world.run(most).is_err());
-    }
-    assert_eq!(dice, [true, true]);
-    let refused = Refused::TooManyRuns { asked: 9_000, fit: 12, healthy: true }.to_string();
-    assert!(refused.contains("9000") && refused.contains("about 12"), "{refused}");
+    asked.healthy_runs = Some(100);
+    let refused = within(&asked, 10_000).unwrap_err();
+    let Refused::TooManyRuns { asked: 100, fit, healthy: true } = refused else { panic!("{refused}") };
+    assert!((1..50).contains(&fit) && refused.to_string().contains(&format!("about {fit} here")), "{refused}");
+    asked.healthy_runs = None;
+    assert_eq!(within(&asked, 10_000).unwrap().healthy.runs, fit as usize);
+    assert!(matches!(within(&asked, 300), Err(Refused::TooLong)));
 }
 
 #[test]

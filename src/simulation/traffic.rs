@@ -65,7 +65,7 @@ impl Load {
             }
             let failed = (*failures).min(*requests) as f64 / (*requests).max(1) as f64;
             let (rate, failing) = (*requests as f64 / length as f64, failing.unwrap_or(failed));
-            moments.push(Moment { until_ms: (second - begin + length) * 1_000, rate, failing });
+            moments.push(Moment { until_ms: (second - begin).saturating_add(length).saturating_mul(1_000), rate, failing });
         }
         let length_ms = moments.last()?.until_ms;
         Some(Self { moments, length_ms })
@@ -256,9 +256,7 @@ mod tests {
 
     #[test]
     fn slower_versions_are_slow_more_often() {
-        let of = |factor, tolerance| {
-            Regression { latency_factor: factor, ..Regression::NONE }.slow(0, tolerance)
-        };
+        let of = |factor, tolerance| Regression { latency_factor: factor, ..Regression::NONE }.slow(0, tolerance);
         let same = of(1.0, 1.0);
         assert!((same[0] - 0.1).abs() < 1e-6 && (same[1] - 0.01).abs() < 1e-6, "{same:?}");
         assert!(of(1.0, 1.05)[0] < 0.1 && of(1.5, 1.05)[0] > 0.2);

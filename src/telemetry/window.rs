@@ -166,6 +166,28 @@ impl Windows {
         history.map_or_else(Vec::new, |h| h.stats(window_ms, now_ms))
     }
 
+    /// Requests and failures of all versions of a service, over all tenants, by bucket of ten seconds: at which second it
+    /// begins, on the axis of `now_ms`. The oldest first, without gaps, and without the bucket of now, which is not full.
+    pub fn counts(&self, service: &ServiceName, now_ms: u64) -> Vec<(u64, u64, u64)> {
+        let Some(history) = self.histories.get(service).and_then(|h| h.get(&None)) else { return Vec::new() };
+        let now = now_ms / BUCKET_MS;
+        let cells = || {
+            history
+                .versions
+                .iter()
+                .flat_map(|v| &v.cells)
+                .filter(|c| (now.saturating_sub(KEPT)..now).contains(&c.bucket))
+        };
+        let Some(first) = cells().map(|c| c.bucket).min() else { return Vec::new() };
+        let mut counts: Vec<_> = (first..now).map(|bucket| (bucket * BUCKET_MS / 1_000, 0, 0)).collect();
+        for cell in cells() {
+            let count = &mut counts[(cell.bucket - first) as usize];
+            count.1 += u64::from(cell.requests);
+            count.2 += cell.failures.iter().map(|n| u64::from(*n)).sum::<u64>();
+        }
+        counts
+    }
+
     /// Takes in what is new in a service's routes. Once a second is enough; whoever asks for them may do it before.
     pub fn record_routes(&mut self, now_ms: u64, service: &ServiceTally) {
         self.routes.record(now_ms, service.service(), service.routes());

@@ -1,7 +1,7 @@
 //! Rollouts: started, looked at, and led by the verbs of the field's best-known tool.
 
 mod answers;
-mod body;
+pub(super) mod body;
 mod candidates;
 mod facts;
 pub(super) mod logs;
