@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::global_args::{FreezeArgs, SnapshotVerb, UnfreezeArgs};
-use super::rollout_args::RolloutVerb;
+use super::rollout_args::{RolloutVerb, SimulateArgs};
 use super::verb_args::{BaselineArgs, KeysVerb, NotifyVerb, ReleaseArgs};
 use super::verb_args::{
     CompareArgs, EventsArgs, ExplainArgs, HoldArgs, MaintenanceVerb, PinArgs, RollbackArgs, ServicesVerb, ShadowArgs,
@@ -147,6 +147,8 @@ pub enum Command {
     /// Planned moves from one version to another
     #[command(subcommand)]
     Rollout(RolloutVerb),
+    /// What would happen if a rollout began: how soon a bad version is caught, and how often a good one is taken back
+    Simulate(Box<SimulateArgs>),
     /// All traffic back to the baseline, at once
     Rollback(RollbackArgs),
     /// Two versions side by side

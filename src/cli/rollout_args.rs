@@ -124,9 +124,70 @@ pub struct EndArgs {
     pub how: super::verb_args::HowArgs,
 }
 
-/// `rollout start`. What is not given is what the API has as default.
+/// `rollout start`.
 #[derive(Args)]
 pub struct StartArgs {
+    /// What it does.
+    #[command(flatten)]
+    pub plan: PlanArgs,
+    /// Start although the checks speak against it
+    #[arg(long)]
+    pub force: bool,
+    /// Show what it would do, and start nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Why; it stands in the history
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+    pub reason: Option<String>,
+}
+
+/// `simulate`.
+#[derive(Args)]
+pub struct SimulateArgs {
+    /// What the rollout would do.
+    #[command(flatten)]
+    pub plan: PlanArgs,
+    /// Requests per second, of all tenants together
+    #[arg(long, value_name = "N", required_unless_present = "recorded")]
+    pub rate: Option<f64>,
+    /// The service's own traffic of the last fifteen minutes
+    #[arg(long, conflicts_with_all = ["rate", "tenant_count", "zipf"])]
+    pub recorded: bool,
+    /// How many tenants the requests are of; of none unless given
+    #[arg(long = "tenants", value_name = "N")]
+    pub tenant_count: Option<u64>,
+    /// The n-th tenant has an n-th of the requests of the first, instead of as many
+    #[arg(long)]
+    pub zipf: bool,
+    /// Percent of the requests that the old version fails; 0, or as recorded, unless given
+    #[arg(long, value_name = "PERCENT")]
+    pub errors: Option<f64>,
+    /// Percent of the requests that the new version fails more than that
+    #[arg(long, value_name = "PERCENT")]
+    pub regression: Option<f64>,
+    /// Percent of the requests that the new version fails in all
+    #[arg(long, value_name = "PERCENT", conflicts_with = "regression")]
+    pub new_errors: Option<f64>,
+    /// Latencies of the new version are those of the old one times this
+    #[arg(long, value_name = "FACTOR")]
+    pub latency_factor: Option<f64>,
+    /// The new version is good until so long after the start
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub after: Option<String>,
+    /// Rollouts with the bad version; 200 unless given
+    #[arg(long, value_name = "N")]
+    pub runs: Option<u32>,
+    /// Rollouts with a good version; 1000 unless given
+    #[arg(long, value_name = "N")]
+    pub healthy_runs: Option<u32>,
+    /// The same seed gives the same answer; 1 unless given
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+}
+
+/// The plan of a rollout. What is not given is what the API has as default.
+#[derive(Args)]
+pub struct PlanArgs {
     /// The service
     pub service: String,
     /// The version to move to
@@ -176,15 +237,6 @@ pub struct StartArgs {
     /// Not before this time, such as 2026-12-01T06:00:00Z
     #[arg(long, value_name = "TIME")]
     pub start_at: Option<String>,
-    /// Start although the checks speak against it
-    #[arg(long)]
-    pub force: bool,
-    /// Show what it would do, and start nothing
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Why; it stands in the history
-    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
-    pub reason: Option<String>,
 }
 
 /// How a rollout goes about it.

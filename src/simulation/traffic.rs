@@ -65,7 +65,11 @@ impl Load {
             }
             let failed = (*failures).min(*requests) as f64 / (*requests).max(1) as f64;
             let (rate, failing) = (*requests as f64 / length as f64, failing.unwrap_or(failed));
-            moments.push(Moment { until_ms: (second - begin).saturating_add(length).saturating_mul(1_000), rate, failing });
+            moments.push(Moment {
+                until_ms: (second - begin).saturating_add(length).saturating_mul(1_000),
+                rate,
+                failing,
+            });
         }
         let length_ms = moments.last()?.until_ms;
         Some(Self { moments, length_ms })

@@ -12,6 +12,7 @@ mod operations;
 mod reach;
 mod reading;
 mod schema;
+mod simulate;
 mod snapshots;
 mod socket;
 mod streams;
@@ -210,6 +211,10 @@ impl Api {
 fn body_for(path: &str) -> Value {
     match path {
         "/v1/rollouts" => json!({ "service": "accounting", "to": "2.0.0", "force": true }),
+        "/v1/simulate" => json!({
+            "plan": { "service": "accounting", "to": "3.0.0", "steps": [100], "bake": "1s", "max_bake": "2s" },
+            "traffic": { "rate": 20 }, "runs": 1, "healthy_runs": 1,
+        }),
         p if p.ends_with("/abort") || p.ends_with("/undo") => json!({ "reason": "a test" }),
         p if p.ends_with("/split") => json!({ "weights": { "1.0.0": 50, "2.0.0": 50 } }),
         p if p.contains("/pins/") => json!({ "version": "2.0.0" }),

@@ -13,6 +13,7 @@ mod rollout;
 mod rollout_view;
 mod services;
 mod shadow;
+mod simulate;
 mod snapshot;
 mod split;
 mod stats;
@@ -51,6 +52,7 @@ pub(super) fn call(command: Command, client: &Client, output: Output) -> Result<
         Command::Baseline(args) => steer::baseline(client, output, &args),
         Command::Maintenance(verb) => maintenance::maintenance(client, output, &verb),
         Command::Rollout(verb) => rollout::rollout(client, output, &verb),
+        Command::Simulate(args) => simulate::simulate(client, output, &args),
         Command::Rollback(args) => rollback::rollback(client, output, &args),
         Command::Compare(args) => stats::compare(client, output, &args),
         Command::Shadow(args) => shadow::shadow(client, output, &args),

@@ -12,7 +12,7 @@ use crate::cli::args::Format;
 use crate::cli::client::Client;
 use crate::cli::error::CliError;
 use crate::cli::output::{Output, write};
-use crate::cli::rollout_args::{ChangedArgs, EndArgs, InsufficientArg, RolloutVerb, StartArgs, StrategyArg};
+use crate::cli::rollout_args::{ChangedArgs, EndArgs, InsufficientArg, PlanArgs, RolloutVerb, StartArgs, StrategyArg};
 use crate::cli::text::Fields;
 use crate::cli::verb_args::HowArgs;
 use crate::cli::watch::until_interrupted;
@@ -62,7 +62,11 @@ pub(super) fn rollout(client: &Client, output: Output, verb: &RolloutVerb) -> Re
 }
 
 fn start(client: &Client, output: Output, args: &StartArgs) -> Result<(), CliError> {
-    let body = with_reason(body_of(args)?, args.reason.as_deref());
+    let mut body = plan_of(&args.plan)?;
+    if args.force {
+        body["force"] = json!(true);
+    }
+    let body = with_reason(body, args.reason.as_deref());
     let how = HowArgs { dry_run: args.dry_run, if_revision: None };
     let answer = ask(client, Method::POST, Resource::new(&["rollouts"]), Some(body), &how)?;
     if args.dry_run {
@@ -74,7 +78,7 @@ fn start(client: &Client, output: Output, args: &StartArgs) -> Result<(), CliErr
 }
 
 /// The plan of the file, if one is given, and over it what the options say.
-fn body_of(args: &StartArgs) -> Result<Value, CliError> {
+pub(super) fn plan_of(args: &PlanArgs) -> Result<Value, CliError> {
     let mut body = match &args.file {
         None => Map::new(),
         Some(file) => {
@@ -110,7 +114,6 @@ fn body_of(args: &StartArgs) -> Result<Value, CliError> {
     set("on_insufficient", args.on_insufficient.map(|what| json!(insufficient_name(what))));
     set("min_requests", args.min_requests.map(|n| json!(n)));
     set("start_at", args.start_at.as_ref().map(|at| json!(at)));
-    set("force", args.force.then(|| json!(true)));
     Ok(Value::Object(body))
 }
 
