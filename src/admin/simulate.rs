@@ -18,6 +18,7 @@ use crate::analysis::Parameters;
 use crate::config::read_duration;
 use crate::model::{BasisPoints, GroupName, GuardSpec, RolloutSpec, Scope, Target, TenantName};
 use crate::simulation::{Answer, Failing, Load, Refused, Regression, Scenario, Spread, simulate};
+use crate::telemetry::Windows;
 
 /// Simulations that may run at a time: each keeps one core busy that requests may need.
 pub(super) const MAX_SIMULATIONS: usize = 1;
@@ -260,13 +261,14 @@ impl TrafficBody {
                     return Err(Problem::invalid("traffic.counts", why));
                 }
                 let why = "needs at least one entry, and seconds that rise";
-                let load = Load::recorded(counts, failing).ok_or_else(|| Problem::invalid("traffic.counts", why))?;
+                let load = Load::recorded(counts, 1, failing).ok_or_else(|| Problem::invalid("traffic.counts", why))?;
                 within("traffic.counts", load.mean_rate(), 0.001, MAX_RATE)?;
                 Ok(load)
             }
             (None, None, true) => {
                 let counts = cx.lock_windows().counts(found.name(), cx.now());
-                let load = Load::recorded(&counts, failing).filter(|load| load.mean_rate() > 0.0);
+                let load =
+                    Load::recorded(&counts, Windows::COUNT_SECONDS, failing).filter(|load| load.mean_rate() > 0.0);
                 let why = "had no requests in the last fifteen minutes; give a rate or counts";
                 load.ok_or_else(|| Problem::invalid("traffic.recorded", format!("{} {why}", found.name())))
             }

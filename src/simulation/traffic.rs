@@ -52,13 +52,13 @@ impl Load {
     }
 
     /// Recorded counts: from which second on, requests and failures until the next entry; the last one lasts as long as
-    /// the one before, or a second. When `failing` is given, the baseline fails so often and recorded failures do not count.
+    /// the one before, or so many seconds if there is none. When `failing` is given, the baseline fails so often and recorded failures do not count.
     ///
     /// None when there is no count, or the seconds do not rise.
-    pub fn recorded(counts: &[(u64, u64, u64)], failing: Option<f64>) -> Option<Self> {
+    pub fn recorded(counts: &[(u64, u64, u64)], lone_seconds: u64, failing: Option<f64>) -> Option<Self> {
         let begin = counts.first()?.0;
         let mut moments = Vec::with_capacity(counts.len());
-        let mut length = 1;
+        let mut length = lone_seconds.max(1);
         for (i, (second, requests, failures)) in counts.iter().enumerate() {
             if let Some(next) = counts.get(i + 1) {
                 length = next.0.checked_sub(*second).filter(|length| *length > 0)?;
@@ -136,7 +136,7 @@ pub(super) struct Odds {
 }
 
 /// What one version's requests came to.
-#[derive(Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Arm {
     n: u64,
     failed: u64,
@@ -145,7 +145,7 @@ struct Arm {
 }
 
 /// What both versions' requests came to.
-#[derive(Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Drawn {
     baseline: Arm,
     canary: Arm,
@@ -195,14 +195,14 @@ impl Arm {
         let failed = some(&mut self.failed);
         let n = failed + some(&mut good);
         self.n -= n;
-        // More requests cannot be slow than there are; who is left over comes later.
-        let mut within = |count: &mut u64, most: u64| {
-            let taken = dice.binomial(*count, part).min(most);
-            *count -= taken;
-            taken
+        // Neither now nor later can more be slow than there are requests, and nobody may get lost.
+        let mut within = |count: &mut u64, taken: u64, left: u64| {
+            let some = dice.binomial(*count, part).max(count.saturating_sub(left)).min(taken);
+            *count -= some;
+            some
         };
-        let slow = within(&mut self.slow, n);
-        let very_slow = within(&mut self.very_slow, slow);
+        let slow = within(&mut self.slow, n, self.n);
+        let very_slow = within(&mut self.very_slow, slow, self.slow);
         Self { n, failed, slow, very_slow }
     }
 }
@@ -246,15 +246,16 @@ mod tests {
 
     #[test]
     fn recorded_counts_are_played_again_and_again() {
-        let load = Load::recorded(&[(100, 50, 5), (105, 20, 0)], None).unwrap();
+        let load = Load::recorded(&[(100, 50, 5), (105, 20, 0)], 1, None).unwrap();
         assert_eq!(load.at(0), (10.0, 0.1));
         assert_eq!(load.at(4_999), (10.0, 0.1));
         assert_eq!(load.at(5_000), (4.0, 0.0));
         assert_eq!(load.at(10_000), (10.0, 0.1));
         assert_eq!(load.mean_rate(), 7.0);
-        assert_eq!(Load::recorded(&[(0, 10, 9)], Some(0.5)).unwrap().at(0), (10.0, 0.5));
-        assert_eq!(Load::recorded(&[(5, 1, 0), (5, 1, 0)], None), None);
-        assert_eq!(Load::recorded(&[], None), None);
+        assert_eq!(Load::recorded(&[(0, 10, 9)], 1, Some(0.5)).unwrap().at(0), (10.0, 0.5));
+        assert_eq!(Load::recorded(&[(0, 400, 4)], 10, None).unwrap().mean_rate(), 40.0);
+        assert_eq!(Load::recorded(&[(5, 1, 0), (5, 1, 0)], 1, None), None);
+        assert_eq!(Load::recorded(&[], 1, None), None);
         assert_eq!(Load::constant(7.0, 0.0).mean_rate(), 7.0);
     }
 
@@ -276,13 +277,16 @@ mod tests {
         let odds = Odds::new(&Regression::NONE, &parameters, 0, 0.2);
         let mut left = odds.draw(&mut dice, 300.0, 0.3);
         let whole = left;
-        let mut sum = (0, 0, 0);
+        let mut sum = Drawn::default();
         for i in 0..10 {
             let part = left.take(&mut dice, 1.0 / f64::from(10 - i));
-            assert!(part.canary.failed <= part.canary.n && part.baseline.slow <= part.baseline.n);
-            sum = (sum.0 + part.canary.n, sum.1 + part.canary.failed, sum.2 + part.baseline.n);
+            for (arm, sum) in [(part.canary, &mut sum.canary), (part.baseline, &mut sum.baseline)] {
+                assert!(arm.failed <= arm.n && arm.slow <= arm.n && arm.very_slow <= arm.slow);
+                (sum.n, sum.failed) = (sum.n + arm.n, sum.failed + arm.failed);
+                (sum.slow, sum.very_slow) = (sum.slow + arm.slow, sum.very_slow + arm.very_slow);
+            }
         }
-        assert_eq!(sum, (whole.canary.n, whole.canary.failed, whole.baseline.n));
+        assert_eq!(sum, whole);
         assert!(whole.canary.n > 50 && whole.baseline.failed > 10);
     }
 }

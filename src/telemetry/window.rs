@@ -118,6 +118,9 @@ impl Default for Windows {
 }
 
 impl Windows {
+    /// How long each of [`counts`](Self::counts) is, in seconds.
+    pub const COUNT_SECONDS: u64 = BUCKET_MS / 1_000;
+
     /// `max_entries`: how many sparse latency counts of 4 bytes are kept for single tenants. Beyond it, new buckets of
     /// tenants have counts but no percentiles; those of the services always have both.
     pub fn new(max_entries: usize) -> Self {
