@@ -8,7 +8,7 @@ use super::decision::{Action, Assessment, SignalEvidence, Verdict, breaks, decid
 use super::detector::{Detector, brake_share};
 use super::parameters::Parameters;
 use super::promotion::Promoter;
-use super::signal::{Signal, SignalCounts};
+use super::signal::{Signal, SignalCounts, Signals};
 use super::split_check::SplitCheck;
 use super::window::{EvidenceWindow, WindowState};
 
@@ -139,6 +139,18 @@ impl Comparison {
             promotion_ready,
             split_off: self.split_off,
         }
+    }
+
+    /// The evidence and the brake's, as logarithms, if of these counts only the canary's bad ones had come by `now_ms`. As
+    /// long as the slot lasts, no order in which the counts may come leads to more in between.
+    #[must_use]
+    pub fn worst(&self, now_ms: u64, share: f64, counts: &Signals) -> (f64, f64) {
+        let mut detector = self.detector.clone();
+        detector.advance(now_ms);
+        for (signal, SignalCounts { canary, .. }) in counts.as_slice() {
+            detector.add(now_ms, share, &[(*signal, SignalCounts::new(0, 0, canary.bad, canary.bad))]);
+        }
+        (detector.log_evidence(), detector.log_brake())
     }
 
     /// The counts behind the evidence of the leading signal.

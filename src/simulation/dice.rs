@@ -24,6 +24,11 @@ impl Dice {
         Self { seed: xxh3_64_with_seed(&place, seed), count: 0 }
     }
 
+    /// Other dice for what is in the last draw, which take nothing from these.
+    pub(super) fn aside(&self) -> Self {
+        Self { seed: xxh3_64_with_seed(b"aside", self.seed ^ self.count), count: 0 }
+    }
+
     /// Evenly from 0 to below 1.
     pub(super) fn unit(&mut self) -> f64 {
         self.count += 1;

@@ -7,6 +7,7 @@
 //! The room is pure: chance comes from a seed, so the same question gives the same answer.
 
 mod answer;
+mod beginning;
 mod dice;
 mod scenario;
 mod scope;
@@ -20,8 +21,9 @@ pub use answer::{Answer, CaughtAt, Ends, Healthy, Plan, Quantiles, Regressed};
 pub use scenario::{Scenario, Spread};
 pub use traffic::{Failing, Load, Regression};
 
+use beginning::Beginning;
 use dice::Dice;
-use world::{Beginning, Run, World};
+use world::{Run, World};
 
 use crate::model::{ChangeError, Scope};
 use crate::planning::{Facts, validate};

@@ -110,11 +110,28 @@ impl Guarded {
         self.standing.held_back
     }
 
-    /// Whether it takes ten looks to see what happens in this second. Evidence is counted second by second, so while there
-    /// is none and not two requests of the new version fail, one look sees the same.
-    pub(super) fn needs_care(&self, drawn: &Drawn) -> bool {
-        let up = |entry: &Entry| entry.assessment.log_evidence > 0.0 || entry.assessment.action != Action::None;
-        drawn.canary().1 >= 2 || self.standing.held_back || self.entry.as_ref().is_some_and(up)
+    /// Whether it takes ten looks to see what happens from now until `end_ms`, when this was drawn. One look sees the same as
+    /// long as nothing could trip even if all that is bad came first, since the order of counts in a slot does not matter.
+    pub(super) fn needs_care(&self, rules: &Rules<'_>, drawn: &Drawn, now_ms: u64, end_ms: u64) -> bool {
+        let (parameters, share) = (rules.parameters, self.standing.share);
+        if self.standing.held_back || rules.guard.limits.max_error_rate.is_some() {
+            return true;
+        }
+        let counts = drawn.batch(share, parameters.channels.len() > 1).signals;
+        let worst = |comparison: &Comparison| comparison.worst(now_ms, share, &counts);
+        let (calm, log_ceiling, (log_evidence, log_brake)) = match &self.entry {
+            Some(Entry { assessment: seen, comparison, .. }) => {
+                (seen.action == Action::None && !seen.split_off, seen.log_ceiling_canary, worst(comparison))
+            }
+            None => (true, 0.0, worst(&Comparison::new(parameters, now_ms))),
+        };
+        // The ceiling's evidence grows by the cap at most within a slot; refilled, it is 0.
+        let log_ceiling = log_ceiling.max(0.0) + parameters.cap.ln();
+        let trips_at = parameters.log_rollback_at();
+        !calm
+            || now_ms / parameters.slot_ms != (end_ms - 1) / parameters.slot_ms
+            || log_evidence.max(log_ceiling) >= trips_at
+            || log_brake >= parameters.brake_at.ln()
     }
 
     /// Takes in what was drawn.

@@ -233,3 +233,34 @@ fn the_times_are_those_of_the_reference() {
         assert!(near(time, seconds) && near(failed, failures), "{new} vs {old}, {rate}/s: {time} s, {failed} failed");
     }
 }
+
+/// Seconds in which nothing can trip are looked at once. With the same dice, looking every tenth of a second must find the
+/// same: to the millisecond, the request and the cause.
+#[test]
+fn fewer_looks_see_the_same() {
+    let slower = Regression { latency_factor: 1.2, ..Regression::NONE };
+    let (mut looks, mut careful_looks, mut caught, mut braked) = (0, 0, 0, 0);
+    for (regression, count) in [
+        (Regression::NONE, 0),
+        (Regression::NONE, 20),
+        (failing(0.03).unwrap(), 0),
+        (failing(0.3).unwrap(), 5),
+        (slower, 0),
+    ] {
+        let mut asked = scenario(None);
+        asked.audience = Scenario::audience_of(tenants(count), Spread::Zipf);
+        let beginning = Beginning::new(&asked).unwrap();
+        for run in 0..4 {
+            let world = || World::new(&asked, &beginning, &regression, Dice::new(3, 0, run));
+            let (quick, careful) = (world().run(u64::MAX).unwrap(), world().carefully().run(u64::MAX).unwrap());
+            (looks, careful_looks) = (looks + quick.looks, careful_looks + careful.looks);
+            (caught, braked) = (caught + u32::from(quick.caught.is_some()), braked + u32::from(quick.braked));
+            // Sums of other parts differ in the last digit.
+            assert!((quick.expected - careful.expected).abs() < 1e-6, "{quick:?} {careful:?}");
+            let seen = |run| Run { looks: 0, expected: 0.0, ..run };
+            assert_eq!(seen(quick), seen(careful), "{regression:?}, {count} tenants");
+        }
+    }
+    assert!(caught >= 8 && braked >= 4, "{caught} caught, {braked} braked");
+    assert!(looks * 2 < careful_looks, "{looks} and {careful_looks} looks");
+}

@@ -2,17 +2,13 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
-
+use super::beginning::{Beginning, request};
 use super::dice::Dice;
 use super::scenario::Scenario;
 use super::scope::{Guarded, LOOK_MS, Look, Rules, Standing};
 use super::traffic::{Drawn, Odds, Regression};
-use crate::analysis::{Fleet, Parameters};
-use crate::model::{
-    Author, Change, ChangeError, ChangeRequest, LiveRollout, PauseKind, Phase, RolloutCommand, RolloutId, Scope, Stage,
-    State, Structure,
-};
+use crate::analysis::Fleet;
+use crate::model::{Author, Change, LiveRollout, PauseKind, Phase, RolloutCommand, Scope, Stage, State};
 use crate::planning::{Next, Place, Situation, StageEvidence, WaitFor, plan};
 
 /// The longest time between two looks, milliseconds: traffic may change every second.
@@ -34,7 +30,7 @@ pub(super) enum End {
 }
 
 /// Where the new version was caught.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Catch {
     pub at_ms: u64,
     pub stage: Stage,
@@ -42,7 +38,7 @@ pub(super) struct Catch {
 }
 
 /// What a run came to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Run {
     pub end: End,
     pub took_ms: u64,
@@ -65,20 +61,14 @@ pub(super) struct Run {
 #[derive(Debug)]
 pub(super) struct TooLong;
 
-/// The beginning that all runs of a scenario share.
-pub(super) struct Beginning {
-    pub structure: Structure,
-    pub state: State,
-    pub rollout: RolloutId,
-    pub parameters: Parameters,
-}
-
 /// One run on its way.
 pub(super) struct World<'a> {
     scenario: &'a Scenario,
     beginning: &'a Beginning,
     regression: &'a Regression,
     dice: Dice,
+    /// Looks ten times a second whatever happens.
+    careful: bool,
     state: State,
     scopes: Vec<Guarded>,
     /// Which scopes had a failure since the regression began.
@@ -95,41 +85,6 @@ pub(super) struct World<'a> {
     run: Run,
 }
 
-impl Beginning {
-    /// The state in which the rollout is about to begin.
-    ///
-    /// # Errors
-    /// What the writer has against the rollout.
-    pub(super) fn new(scenario: &Scenario) -> Result<Self, ChangeError> {
-        let structure = scenario.structure();
-        let mut beginning = Self {
-            structure,
-            state: State::default(),
-            rollout: RolloutId::new("r2").map_err(|e| ChangeError::Invalid(e.to_string()))?,
-            parameters: Parameters::of(&scenario.guard),
-        };
-        for change in [Change::AddService, Change::StartRollout(Box::new(scenario.new_rollout()))] {
-            let request = request(scenario, change, String::new());
-            beginning.state = beginning.state.apply(&beginning.structure, &request, 1, 0)?.state;
-        }
-        let started = beginning.state.running_rollout(&scenario.service).map(|live| live.rollout.id.clone());
-        beginning.rollout = started.unwrap_or(beginning.rollout);
-        Ok(beginning)
-    }
-}
-
-fn request(scenario: &Scenario, change: Change, reason: String) -> ChangeRequest {
-    ChangeRequest {
-        service: scenario.service.clone(),
-        change,
-        author: Author::Autopilot,
-        reason,
-        if_revision: None,
-        if_attempt: None,
-        evidence: Value::Null,
-    }
-}
-
 impl<'a> World<'a> {
     pub(super) fn new(
         scenario: &'a Scenario,
@@ -142,6 +97,7 @@ impl<'a> World<'a> {
             beginning,
             regression,
             dice,
+            careful: false,
             state: beginning.state.clone(),
             scopes: Vec::new(),
             touched: vec![false; scenario.audience.len()],
@@ -172,6 +128,12 @@ impl<'a> World<'a> {
         world
     }
 
+    /// The same, but nothing is cut short: what the answer is held against.
+    #[cfg(test)]
+    pub(super) fn carefully(self) -> Self {
+        Self { careful: true, ..self }
+    }
+
     /// From the start to the end, with at most so many looks.
     pub(super) fn run(mut self, most_looks: u64) -> Result<Run, TooLong> {
         let longest_ms = self.scenario.longest_ms(u64::from(self.live().rollout.batches()));
@@ -198,6 +160,12 @@ impl<'a> World<'a> {
     fn live(&self) -> &Arc<LiveRollout> {
         // It was begun with the state, and nothing here forgets rollouts.
         &self.state.rollouts[&self.beginning.rollout]
+    }
+
+    fn rules(&self) -> Rules<'a> {
+        let spec = &self.scenario.spec;
+        let parameters = &self.beginning.parameters;
+        Rules { guard: &self.scenario.guard, parameters, from: &spec.from, to: &spec.to }
     }
 
     fn step_ms(&self) -> u64 {
@@ -237,10 +205,10 @@ impl<'a> World<'a> {
             Change::Brake { .. } => self.run.braked = true,
             Change::Rollback { scope, cause, .. } => {
                 let cause = if *scope == Scope::Service && self.scopes.len() > 1 { "fleet" } else { cause };
-                self.caught(&cause.to_owned());
+                self.caught(cause);
             }
             Change::Rollout(_, RolloutCommand::GoBack { cause, .. }) if cause != INSUFFICIENT => {
-                self.caught(&cause.clone());
+                self.caught(cause);
             }
             _ => {}
         }
@@ -375,18 +343,21 @@ impl<'a> World<'a> {
     fn scope_second(&mut self, place: usize, odds: &Odds, rate: f64, (begin_ms, span_ms): (u64, u64)) {
         self.run.looks += 1;
         let mut drawn = self.scopes[place].draw(&mut self.dice, odds, rate, span_ms);
-        if !self.scopes[place].needs_care(&drawn) {
+        let is_quiet = !self.scopes[place].needs_care(&self.rules(), &drawn, begin_ms, begin_ms + span_ms);
+        if is_quiet && !self.careful {
             self.now_ms = begin_ms + span_ms - 1;
             self.look(place, &drawn, odds, rate);
             return;
         }
         let looks = span_ms / LOOK_MS;
+        // When it came is drawn aside: whoever looks less often has the same traffic.
+        let mut dice = self.dice.aside();
         for look in 0..looks {
             // Just before the end: what came in a slot belongs to that slot.
             self.now_ms = begin_ms + span_ms * (look + 1) / looks - 1;
             let left = looks - look;
             let revision = self.state.revision;
-            let part = drawn.take(&mut self.dice, 1.0 / left as f64);
+            let part = drawn.take(&mut dice, 1.0 / left as f64);
             self.look(place, &part, odds, rate);
             if self.state.revision != revision {
                 // What was to come was drawn at another share.
@@ -405,13 +376,7 @@ impl<'a> World<'a> {
             return;
         }
         self.run.looks += 1;
-        let scenario = self.scenario;
-        let rules = Rules {
-            guard: &scenario.guard,
-            parameters: &self.beginning.parameters,
-            from: &scenario.spec.from,
-            to: &scenario.spec.to,
-        };
+        let (scenario, rules) = (self.scenario, self.rules());
         let guarded = &mut self.scopes[place];
         let share = guarded.standing.share;
         let Look { canary: (requests, failed), signals, wants } =
