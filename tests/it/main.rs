@@ -27,6 +27,7 @@ mod rollouts;
 mod routes;
 mod sessions;
 mod shadow;
+mod simulate;
 mod skew;
 mod small_frames;
 mod snapshots;

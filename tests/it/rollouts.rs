@@ -323,7 +323,7 @@ async fn past_the_point_of_no_return_the_guard_calls_a_person() {
 }
 
 /// Runs the command line against the app: exit code, standard output, standard error.
-async fn cli(app: &TestApp, args: &[&str]) -> (i32, String, String) {
+pub async fn cli(app: &TestApp, args: &[&str]) -> (i32, String, String) {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_switchback"));
     command.args(args).env("SWITCHBACK_ADMIN", &app.admin).env_remove("SWITCHBACK_TOKEN");
     let output = command.output().await.unwrap();
