@@ -146,18 +146,23 @@ pub(super) async fn simulate_rollout(
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail).retry_after(5)
     })?;
     let scenario = body.scenario(&cx)?;
+    // Whoever leaves drops this future and with it the one that counts; so does the end of the process.
+    let waits = Arc::new(());
+    let waited_for = Arc::downgrade(&waits);
     let answer = tokio::task::spawn_blocking(move || {
-        let answer = simulate(&scenario);
+        let answer = simulate(&scenario, &|| waited_for.strong_count() > 0);
         // Held by the work, not by the request: who leaves early must not make room for another one.
         drop(permit);
         answer
     });
     let broken = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "", "the simulation broke off");
-    answer.await.map_err(broken)?.map(Json).map_err(|refused| {
+    let answer = answer.await;
+    drop(waits);
+    answer.map_err(broken)?.map(Json).map_err(|refused| {
         let field = match &refused {
             Refused::TooManyRuns { healthy: true, .. } => "healthy_runs",
             Refused::TooManyRuns { .. } => "runs",
-            Refused::Rollout(_) | Refused::TooLong => "plan",
+            Refused::Rollout(_) | Refused::TooLong | Refused::Stopped => "plan",
         };
         Problem::invalid(field, refused.to_string())
     })

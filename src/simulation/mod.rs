@@ -61,29 +61,32 @@ pub enum Refused {
          tenant and second); shorten the steps, or simulate fewer tenants"
     )]
     TooLong,
+    /// Nobody waits for the answer.
+    #[error("the simulation was stopped because nobody waits for it")]
+    Stopped,
 }
 
-/// Runs a question.
+/// Runs a question, as long as `goes_on` says so; it is asked before each run of the rollout.
 ///
 /// # Errors
-/// [`Refused`] when the rollout could not begin, or would take more than [`MAX_LOOKS`].
-pub fn simulate(scenario: &Scenario) -> Result<Answer, Refused> {
-    within(scenario, MAX_LOOKS)
+/// [`Refused`] when the rollout could not begin, would take more than [`MAX_LOOKS`], or was stopped.
+pub fn simulate(scenario: &Scenario, goes_on: &dyn Fn() -> bool) -> Result<Answer, Refused> {
+    within(scenario, MAX_LOOKS, goes_on)
 }
 
-fn within(scenario: &Scenario, most_looks: u64) -> Result<Answer, Refused> {
+fn within(scenario: &Scenario, most_looks: u64, goes_on: &dyn Fn() -> bool) -> Result<Answer, Refused> {
     let beginning = Beginning::new(scenario)?;
     let plan = Plan::new(validate(&scenario.new_rollout(), &Facts::default()));
     let has_tenants = scenario.audience.iter().any(|(scope, _)| matches!(scope, Scope::Tenant(_)));
     let rollout = &beginning.state.rollouts[&beginning.rollout].rollout;
     let regression = match &scenario.regression {
         Some(regression) => {
-            let runs = runs(scenario, &beginning, Some(regression), most_looks / 2)?;
+            let runs = runs(scenario, &beginning, Some(regression), most_looks / 2, goes_on)?;
             Some(Regressed::new(&runs, regression.after_ms, rollout, has_tenants))
         }
         None => None,
     };
-    let healthy = Healthy::new(&runs(scenario, &beginning, None, most_looks / 2)?);
+    let healthy = Healthy::new(&runs(scenario, &beginning, None, most_looks / 2, goes_on)?);
     Ok(Answer {
         seed: scenario.seed,
         rate: scenario.load.mean_rate(),
@@ -99,12 +102,16 @@ fn runs(
     beginning: &Beginning,
     regression: Option<&Regression>,
     mut left: u64,
+    goes_on: &dyn Fn() -> bool,
 ) -> Result<Vec<Run>, Refused> {
     let (regression, healthy) = (regression.unwrap_or(&Regression::NONE), regression.is_none());
     let asked = if healthy { scenario.healthy_runs } else { scenario.runs };
     let count = asked.unwrap_or(if healthy { HEALTHY_RUNS } else { RUNS });
     let mut runs = Vec::new();
     for run in 0..count {
+        if !goes_on() {
+            return Err(Refused::Stopped);
+        }
         let dice = Dice::new(scenario.seed, u64::from(healthy), u64::from(run));
         match World::new(scenario, beginning, regression, dice).run(left) {
             Ok(done) => {

@@ -47,7 +47,7 @@ fn tenants(count: usize) -> Vec<TenantName> {
 }
 
 fn regressed(scenario: &Scenario) -> Regressed {
-    simulate(scenario).unwrap().regression.unwrap()
+    simulate(scenario, &|| true).unwrap().regression.unwrap()
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn a_regression_may_begin_later() {
 fn a_healthy_version_completes_without_alarms() {
     let mut asked = scenario(None);
     asked.healthy_runs = Some(60);
-    let answer = simulate(&asked).unwrap();
+    let answer = simulate(&asked, &|| true).unwrap();
     let healthy = &answer.healthy;
     assert!(answer.regression.is_none());
     assert_eq!((healthy.ends.completed, healthy.false_alarms_per_1000), (1.0, 0.0));
@@ -130,7 +130,7 @@ fn batches_of_tenants_go_one_after_the_other() {
     let on_insufficient = OnInsufficient::Advance;
     asked.spec = RolloutSpec { target: Target::Tenants, batch: Some(3), on_insufficient, ..plan_of(&[100]) };
     asked.runs = Some(5);
-    let answer = simulate(&asked).unwrap();
+    let answer = simulate(&asked, &|| true).unwrap();
     assert_eq!((answer.plan.steps_total, answer.plan.tenants), (3, 9));
     let seen = answer.regression.unwrap();
     assert_eq!(seen.detected, 1.0);
@@ -143,7 +143,7 @@ fn batches_of_tenants_go_one_after_the_other() {
 fn people_who_are_asked_say_yes_and_gates_are_open() {
     let mut asked = scenario(None);
     asked.spec.steps[1].approval = true;
-    let answer = simulate(&asked).unwrap();
+    let answer = simulate(&asked, &|| true).unwrap();
     assert_eq!(answer.healthy.ends.completed, 1.0);
     assert!(answer.assumptions.iter().any(|text| text.contains("approve")), "{:?}", answer.assumptions);
 }
@@ -153,7 +153,7 @@ fn what_proves_nothing_is_held() {
     let mut asked = scenario(None);
     asked.load = Load::constant(0.05, 0.0);
     asked.spec.on_insufficient = OnInsufficient::Hold;
-    let healthy = simulate(&asked).unwrap().healthy;
+    let healthy = simulate(&asked, &|| true).unwrap().healthy;
     assert_eq!((healthy.ends.held, healthy.duration_seconds), (1.0, None));
 }
 
@@ -162,7 +162,7 @@ fn a_guard_that_is_off_catches_nothing() {
     let mut asked = scenario(failing(1.0));
     asked.guard.enabled = false;
     asked.runs = Some(2);
-    let answer = simulate(&asked).unwrap();
+    let answer = simulate(&asked, &|| true).unwrap();
     assert_eq!(answer.regression.unwrap().detected, 0.0);
     assert!(answer.assumptions.iter().any(|text| text.contains("guard of the service is off")));
 }
@@ -187,29 +187,29 @@ fn plain_limits_and_the_blast_radius_take_back_too() {
 fn the_same_seed_gives_the_same_answer_and_another_one_another() {
     let mut asked = scenario(failing(0.1));
     asked.runs = Some(5);
-    let first = simulate(&asked).unwrap();
-    assert_eq!(first, simulate(&asked).unwrap());
+    let first = simulate(&asked, &|| true).unwrap();
+    assert_eq!(first, simulate(&asked, &|| true).unwrap());
     asked.seed = 2;
-    assert_ne!(first.regression, simulate(&asked).unwrap().regression);
+    assert_ne!(first.regression, simulate(&asked, &|| true).unwrap().regression);
 }
 
 #[test]
 fn work_is_bounded() {
     let mut asked = scenario(None);
     asked.healthy_runs = Some(100);
-    let refused = within(&asked, 10_000).unwrap_err();
+    let refused = within(&asked, 10_000, &|| true).unwrap_err();
     let Refused::TooManyRuns { asked: 100, fit, healthy: true } = refused else { panic!("{refused}") };
     assert!((1..50).contains(&fit) && refused.to_string().contains(&format!("about {fit} here")), "{refused}");
     asked.healthy_runs = None;
-    assert_eq!(within(&asked, 10_000).unwrap().healthy.runs, fit as usize);
-    assert!(matches!(within(&asked, 300), Err(Refused::TooLong)));
+    assert_eq!(within(&asked, 10_000, &|| true).unwrap().healthy.runs, fit as usize);
+    assert!(matches!(within(&asked, 300, &|| true), Err(Refused::TooLong)));
 }
 
 #[test]
 fn a_rollout_that_could_not_begin_is_refused() {
     let mut asked = scenario(None);
     asked.spec.to = asked.spec.from.clone();
-    assert!(matches!(simulate(&asked), Err(Refused::Rollout(_))));
+    assert!(matches!(simulate(&asked, &|| true), Err(Refused::Rollout(_))));
 }
 
 /// The reference's table of detection (analysis section 4.3), which was made by other code: medians of time and of failed
@@ -263,4 +263,13 @@ fn fewer_looks_see_the_same() {
     }
     assert!(caught >= 8 && braked >= 4, "{caught} caught, {braked} braked");
     assert!(looks * 2 < careful_looks, "{looks} and {careful_looks} looks");
+}
+
+#[test]
+fn a_simulation_that_nobody_waits_for_ends() {
+    let asked = std::cell::Cell::new(0);
+    let stopped =
+        simulate(&Scenario { healthy_runs: Some(3), ..scenario(None) }, &|| asked.replace(asked.get() + 1) < 1);
+    assert!(matches!(stopped, Err(Refused::Stopped)));
+    assert_eq!(asked.get(), 2, "it is asked before each run");
 }
