@@ -131,7 +131,7 @@ impl App {
         carried: Carried,
         command_line: Option<CommandLine>,
     ) -> Result<Self, AppError> {
-        let (clock, carried) = carried.resume();
+        let (clock, mut carried) = carried.resume();
         let (store, last_good, salvaged) = open_store(&settings).await?;
         let tallies = Arc::new(Tallies::new(settings.metrics.tracked_tenants));
         let metrics = Arc::new(Metrics::new(tallies.clone(), settings.metrics.tenants));
@@ -147,7 +147,9 @@ impl App {
             fresh_secret: control::fresh_secret(),
         };
         let control::Started { control, writer } = control::start(parts).await?;
-        let windows = Arc::new(Mutex::new(Windows::default()));
+        let mut windows = Windows::default();
+        windows.resume(std::mem::take(&mut carried.windows));
+        let windows = Arc::new(Mutex::new(windows));
         let keeper = EndpointKeeper::new(control.published(), &control.settings(), metrics.clone(), clock);
         let _late = tokio::time::timeout(PRIME, keeper.prime()).await;
         let streams = StreamKeeper::new(control.published(), clock);
@@ -163,7 +165,8 @@ impl App {
         })?;
         control.note(carried.story());
         let (notifier, told, machines) = start_machines(&control, &tallies, &windows, &metrics, clock, carried)?;
-        let relay = Relay::new(control.clone(), clock, machines, std::mem::take(&mut proxy.copies), command_line);
+        let sockets = std::mem::take(&mut proxy.copies);
+        let relay = Relay::new(control.clone(), clock, machines, windows.clone(), sockets, command_line);
         let reload = reload::door(control.clone(), metrics.clone());
         let watch = reload::watch(control.clone(), reload.clone());
         let (stop_admin, _) = tokio::sync::watch::channel(None);

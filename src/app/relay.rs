@@ -17,6 +17,7 @@ use crate::control::{Control, Paused};
 use crate::handover::{CommandLine, Incumbent, Predecessor, Role, Sockets};
 use crate::model::{Author, Event, EventKind};
 use crate::proxy::Clock;
+use crate::telemetry::{CarriedWindows, Windows};
 
 /// How long a new process may take until it serves.
 const UPGRADE: Duration = Duration::from_secs(180);
@@ -30,6 +31,7 @@ pub(super) struct Carried {
     clock_us: u64,
     pub guard: CarriedGuard,
     pub rollouts: CarriedRollouts,
+    pub windows: CarriedWindows,
 }
 
 /// What judges and advances.
@@ -44,6 +46,7 @@ pub(super) struct Relay {
     control: Control,
     clock: Clock,
     machines: Machines,
+    windows: Arc<Mutex<Windows>>,
     /// Copies of the listening sockets.
     sockets: Mutex<Sockets>,
     still: Mutex<Option<Still>>,
@@ -123,6 +126,7 @@ impl Relay {
         control: Control,
         clock: Clock,
         machines: Machines,
+        windows: Arc<Mutex<Windows>>,
         sockets: Sockets,
         command_line: Option<CommandLine>,
     ) -> Self {
@@ -130,6 +134,7 @@ impl Relay {
             control,
             clock,
             machines,
+            windows,
             sockets: Mutex::new(sockets),
             still: Mutex::default(),
             retired: watch::Sender::new(None),
@@ -213,7 +218,8 @@ impl Incumbent for Relay {
         let (guard, guard_still) = self.machines.guard.pause().await.ok_or_else(ending)?;
         let (rollouts, rollouts_still) = self.machines.rollouts.pause().await.ok_or_else(ending)?;
         let writer = self.control.pause().await.map_err(|error| error.to_string())?;
-        let carried = Carried { pid: None, clock_us: self.clock.now_us(), guard, rollouts };
+        let windows = lock(&self.windows).carry();
+        let carried = Carried { pid: None, clock_us: self.clock.now_us(), guard, rollouts, windows };
         let known = serde_json::to_value(carried).map_err(|error| format!("its evidence cannot be told: {error}"))?;
         *lock(&self.still) = Some(Still { writer, _guard: guard_still, _rollouts: rollouts_still });
         Ok(known)

@@ -126,7 +126,7 @@ impl Default for LatencyHistogram {
 }
 
 /// Counts per bucket with the empty buckets left out: what a few seconds of one version look like, in a few bytes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SparseCounts {
     /// Bucket (9 bits) and count (23 bits) in one number; a larger count takes several entries.
     entries: Vec<u32>,

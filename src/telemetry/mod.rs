@@ -55,4 +55,4 @@ pub use tally::{ScopeHandle, Tallies};
 pub use ticket::Ticket;
 pub use top_tenants::{TenantSeries, TopTenants};
 pub use totals::{TotalsReading, VersionTotals};
-pub use window::{TotalsDelta, VersionStats, Windows};
+pub use window::{CarriedWindows, TotalsDelta, VersionStats, Windows};

@@ -3,8 +3,13 @@
 //! The tick feeds readings; they are cut into buckets of ten seconds and kept for fifteen minutes. Only what changed
 //! takes room. Windows know no clock and no lock: whoever owns them brings both.
 
+mod carry;
+
 use std::collections::{HashMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
+pub use self::carry::CarriedWindows;
 use super::latency::{BUCKETS, SparseCounts, quantile};
 use super::outcome::FailureKind;
 use super::route_window::{RouteStats, RouteWindows};
@@ -19,9 +24,12 @@ pub(super) const BUCKET_MS: u64 = 10_000;
 /// How many buckets are kept: fifteen minutes.
 const KEPT: u64 = 90;
 
+/// The histories of one service, by tenant.
+type Histories = HashMap<Option<TenantName>, History>;
+
 /// The history of every scope; the service without a tenant stands for all its scopes together.
 pub struct Windows {
-    histories: HashMap<ServiceName, HashMap<Option<TenantName>, History>>,
+    histories: HashMap<ServiceName, Histories>,
     /// The last reading of each scope, by its id, to take differences from.
     last: HashMap<u64, (ServiceName, Vec<TotalsReading>)>,
     /// Entries of sparse latency counts that may be kept, 4 bytes each, and how many there are.
@@ -80,12 +88,13 @@ pub struct VersionStats {
 }
 
 /// What each version did.
-#[derive(Default)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(super) struct History {
     versions: Vec<VersionHistory>,
 }
 
 /// What one version did.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct VersionHistory {
     version: VersionName,
     since_ms: u64,
@@ -95,6 +104,7 @@ pub(super) struct VersionHistory {
 }
 
 /// What happened within one bucket of time.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Cell {
     bucket: u64,
     requests: u32,
@@ -103,6 +113,7 @@ struct Cell {
     latency: SparseCounts,
 }
 
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Sum {
     requests: u64,
     failures: [u64; FailureKind::COUNT],

@@ -7,14 +7,10 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use switchback::model::{
-    BasisPoints, Commit, DOCUMENT_FORMAT, ServiceName, ServiceState, Split, State, TenantName, TenantState,
-    VersionName, Weights,
-};
-use switchback::store::{EmbeddedStore, Options, Store as _};
 use tempfile::TempDir;
 
 use crate::harness::{Backend, Load, TestApp, client, many_users, two_versions, until};
+use crate::many_tenants::many_tenants;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_changes_and_a_hundred_reloads_fail_no_request() {
@@ -52,31 +48,11 @@ async fn a_change_is_in_effect_when_it_is_answered_and_soon() {
     assert!(times[25] < Duration::from_millis(50), "median {:?}", times[25]);
 }
 
-/// A store with this many tenants that have splits of their own.
-pub async fn many_tenants(folder: &TempDir, tenants: usize) {
-    let one = VersionName::new("1.0.0").unwrap();
-    let service = ServiceName::new("shop").unwrap();
-    let mut state = State { revision: 1, ..State::default() };
-    let live = ServiceState::new(one.clone(), &Weights::all_on(one.clone()), 7, 1);
-    let own = |n: usize| {
-        let half = BasisPoints::from_percent(50.0).unwrap();
-        let weights = Weights::new([(one.clone(), half), (VersionName::new("2.0.0").unwrap(), half)]).unwrap();
-        TenantState { format: DOCUMENT_FORMAT, revision: 1, split: Split::new(&weights, &one, n as u64, 1), by: None }
-    };
-    let names = (0..tenants).map(|n| (TenantName::new(&format!("tenant-{n}")).unwrap(), own(n)));
-    state.tenants.insert(service.clone(), names.collect());
-    state.services.insert(service, Arc::new(live));
-    let store = EmbeddedStore::open(&folder.path().join("switchback.db"), Options::default()).unwrap();
-    let puts = state.to_documents().map(|d| (d.key, d.body)).collect();
-    store.commit(Commit { expected: 0, revision: 1, puts, ..Commit::default() }).await.unwrap();
-    store.close().await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn among_a_hundred_thousand_tenants_a_change_is_in_effect_within_ten_milliseconds() {
     let (old, new) = (Backend::start("1.0.0").await, Backend::start("2.0.0").await);
     let folder = Arc::new(TempDir::new().unwrap());
-    many_tenants(&folder, 100_000).await;
+    many_tenants(folder.path(), 100_000).await;
     let text = "[tenants]\nidentify = [{ header = \"x-tenant-id\" }]\n".to_owned() + &two_versions(&old, &new, "");
     let app = TestApp::start_in(folder, &text).await;
     let mut times = Vec::new();

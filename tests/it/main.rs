@@ -20,6 +20,7 @@ mod lifecycle;
 mod limits;
 mod mail;
 mod maintenance;
+mod many_tenants;
 mod notify;
 mod receiver;
 mod rescue;

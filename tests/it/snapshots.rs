@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::{Backend, Load, TestApp, client, many_users, two_versions};
-use crate::lifecycle::{Process, many_tenants};
+use crate::lifecycle::Process;
+use crate::many_tenants::many_tenants;
 
 const TENANTS: &str = "[tenants]\nidentify = [{ header = \"x-tenant-id\" }]\n";
 const RESTORE: &str = "/v1/snapshots/monday/restore";
@@ -62,7 +63,7 @@ async fn every_user_returns_to_the_version_of_then_after_a_restart_too() {
 async fn restores_of_many_tenants_fail_no_request() {
     let (old, new) = (Backend::start("1.0.0").await, Backend::start("2.0.0").await);
     let folder = Arc::new(TempDir::new().unwrap());
-    many_tenants(&folder, 20_000).await;
+    many_tenants(folder.path(), 20_000).await;
     let app = TestApp::start_in(folder, &(TENANTS.to_owned() + &two_versions(&old, &new, ""))).await;
     app.change("POST", "/v1/snapshots", json!({ "name": "monday" })).await;
     let (_, shown) = app.api("GET", "/v1/snapshots/monday", None).await;
@@ -89,7 +90,7 @@ async fn restores_of_many_tenants_fail_no_request() {
 async fn kill_9_leaves_whole_snapshots_and_whole_restores() {
     let (old, new) = (Backend::start("1.0.0").await, Backend::start("2.0.0").await);
     let folder = TempDir::new().unwrap();
-    many_tenants(&folder, 25_000).await;
+    many_tenants(folder.path(), 25_000).await;
     let text = TENANTS.to_owned() + &two_versions(&old, &new, "");
     let client = client();
     let mut acknowledged = Vec::new();

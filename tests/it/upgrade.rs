@@ -107,6 +107,9 @@ async fn what_the_guard_knows_is_carried_over() {
     for version in ["baseline", "canary"] {
         assert_eq!(before["window"][version], after["window"][version], "{before} {after}");
     }
+    let (_, stats) = call(&process, "GET", "/v1/services/shop/stats?window=5m", None).await;
+    let requests = |version: &Value| version["requests"].as_u64().unwrap();
+    assert_eq!(stats["versions"].as_array().unwrap().iter().map(requests).sum::<u64>(), 400, "{stats}");
     let (_, events) = call(&process, "GET", "/v1/events?kind=started", None).await;
     assert!(events["events"][1]["reason"].as_str().unwrap().contains("evidence of 1 comparisons"), "{events}");
 }
