@@ -18,6 +18,8 @@ use super::error::{CliError, Problem};
 const CONNECT: Duration = Duration::from_secs(5);
 /// Until the whole answer is there.
 const WHOLE: Duration = Duration::from_secs(30);
+/// Until the whole answer of something long is there; the process gives up an upgrade after three minutes.
+const LONG: Duration = Duration::from_secs(200);
 /// Between two reads of a stream: the server speaks every 15 seconds, so three silences mean that nobody is there.
 const SILENCE: Duration = Duration::from_secs(45);
 /// No document of the API is larger.
@@ -29,6 +31,8 @@ pub(super) struct Client {
     agent: Agent,
     base: AdminUrl,
     authorization: Option<HeaderValue>,
+    /// How long an answer may take.
+    patience: Duration,
 }
 
 /// A change to ask for.
@@ -65,7 +69,12 @@ impl Client {
         if base.is_loopback() {
             config = config.proxy(None);
         }
-        Ok(Self { agent: config.build().into(), base, authorization })
+        Ok(Self { agent: config.build().into(), base, authorization, patience: WHOLE })
+    }
+
+    /// The same for what takes its time: a new process that loads a million tenants, thousands of simulated rollouts.
+    pub(super) fn patient(&self) -> Self {
+        Self { patience: LONG, ..self.clone() }
     }
 
     /// Reads a document.
@@ -143,7 +152,7 @@ impl Client {
     }
 
     fn run(&self, request: Request<impl ureq::AsSendBody>) -> Result<Response<Body>, ureq::Error> {
-        let request = self.agent.configure_request(request).timeout_global(Some(WHOLE)).build();
+        let request = self.agent.configure_request(request).timeout_global(Some(self.patience)).build();
         self.agent.run(request)
     }
 
@@ -187,7 +196,7 @@ impl Client {
             ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
                 unreachable(format!("no connection within {} s", CONNECT.as_secs()))
             }
-            ureq::Error::Timeout(_) => CliError::Late { url, after: WHOLE, changes },
+            ureq::Error::Timeout(_) => CliError::Late { url, after: self.patience, changes },
             ureq::Error::Io(e) => match e.kind() {
                 io::ErrorKind::ConnectionRefused => unreachable("connection refused".to_owned()),
                 // Connections that stood: the server may have read the request.

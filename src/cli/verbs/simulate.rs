@@ -16,7 +16,8 @@ use crate::cli::text::{Fields, clean, counted, per_second, percent, ratio, span}
 /// Asks and shows the answer.
 pub(super) fn simulate(client: &Client, output: Output, args: &SimulateArgs) -> Result<(), CliError> {
     let (method, resource) = (Method::POST, Resource::new(&["simulate"]));
-    let document = client.change(Asked { method, resource, body: Some(question(args)?), if_revision: &None })?;
+    let document =
+        client.patient().change(Asked { method, resource, body: Some(question(args)?), if_revision: &None })?;
     output.show(&document, |look| shown(&document, look))
 }
 
