@@ -4,6 +4,7 @@ mod api;
 mod campaigns;
 mod chains;
 mod connections;
+mod crash;
 mod deprecation;
 mod endpoint_networks;
 mod failures;
