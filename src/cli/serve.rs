@@ -4,6 +4,7 @@ use std::error::Error;
 use std::path::Path;
 use std::process::ExitCode;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
@@ -34,6 +35,7 @@ pub fn serve(path: &Path, take_over: bool) -> ExitCode {
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
+    use_all_files();
     let start = match beginning(&settings, take_over) {
         Ok(start) => start,
         Err(error) => return failed(&*error),
@@ -45,6 +47,15 @@ pub fn serve(path: &Path, take_over: bool) -> ExitCode {
     match runtime.block_on(run(settings, start)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&*error),
+    }
+}
+
+/// Many systems let a process have 1024 files unless it asks for what it may have, for the sake of programs that cannot
+/// handle more.
+fn use_all_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        tracing::warn!(%error, "the limit of open files cannot be raised to what is allowed");
     }
 }
 

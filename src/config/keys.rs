@@ -160,6 +160,12 @@ static LIMITS: Table = Table::new(
             "Most connections of one client address (of IPv6: one /64) at a time. Not for addresses in proxy.trusted.",
         ),
         Key::default(
+            "requests",
+            Kind::Integer(0, 10_000_000),
+            "20000",
+            "Most requests at a time, of all services together, streams included; 0: any. More are answered with 503.",
+        ),
+        Key::default(
             "keepalive_timeout",
             Kind::Duration(ms(100), hours(24)),
             "\"75s\"",

@@ -76,6 +76,7 @@ fn limits(view: &View<'_>) -> Limits {
         min_body_rate: view.size("min_body_rate").unwrap_or(without.min_body_rate),
         connections: view.integer("connections").unwrap_or(without.connections),
         connections_per_address: view.integer("connections_per_address").unwrap_or(without.connections_per_address),
+        requests: view.integer("requests").map_or(without.requests, |n| Some(n).filter(|n| *n > 0)),
         keepalive_timeout: view.duration("keepalive_timeout").unwrap_or(without.keepalive_timeout),
         keepalive_requests: view
             .integer("keepalive_requests")

@@ -156,6 +156,8 @@ pub struct Limits {
     pub connections: usize,
     /// Most connections of one client address (of IPv6: one /64) at a time, at least 1. Not for trusted addresses.
     pub connections_per_address: usize,
+    /// Most requests at a time, of all services together; none: any.
+    pub requests: Option<usize>,
     /// How long an unused client connection stays open.
     pub keepalive_timeout: Duration,
     /// Requests after which a client connection is closed; none: never.
@@ -179,6 +181,7 @@ impl Default for Limits {
             min_body_rate: 256,
             connections: 20_000,
             connections_per_address: 2_000,
+            requests: Some(20_000),
             keepalive_timeout: Duration::from_secs(75),
             keepalive_requests: Some(10_000),
             write_timeout: Duration::from_secs(30),

@@ -12,7 +12,9 @@ use super::gateway::{Gateway, client_ip};
 use super::grpc::Call;
 use super::headers::{self, BadHead, HeadLimits, Origin};
 use super::http1;
+use super::in_flight::{self, Working};
 use super::shadow::Sample;
+use crate::config::Limits;
 use crate::routing::{self, Decision, Drawn, Head, Silent};
 use crate::telemetry::{Draw, Start};
 
@@ -36,6 +38,7 @@ impl Gateway {
         })?;
         let draining = self.draining.load(std::sync::atomic::Ordering::Relaxed);
         ctx.kept = http1::set_up(session, if draining { None } else { Some(limits.keepalive_timeout) }, facts);
+        ctx.working = Some(self.place(limits)?);
         let without_body = session.as_mut().is_body_done();
         if !without_body {
             session.set_read_timeout(Some(limits.body_timeout));
@@ -94,6 +97,12 @@ impl Gateway {
         self.begin(&decision, facts.stream, ctx);
         http1::end_when_closed(session, ctx.permit.is_some());
         Ok(())
+    }
+
+    /// A place among the requests of the process.
+    fn place(&self, limits: &Limits) -> Result<Working, Refuse> {
+        let most = limits.requests.unwrap_or(usize::MAX).min(self.room.connections);
+        self.in_flight.take(most).ok_or(Refuse { status: 503, word: in_flight::WORD })
     }
 
     /// Opens the request's entry in the tallies and remembers where it goes.

@@ -12,6 +12,7 @@ use super::detour::Detour;
 use super::front::Pace;
 use super::grpc::Call;
 use super::headers::{Origin, Sent};
+use super::in_flight::Working;
 use super::last_part::LastPart;
 use super::outcome::AttemptError;
 use super::shadow::Sample;
@@ -94,6 +95,8 @@ pub(super) struct RequestContext {
     pub stream: Option<Box<Stream>>,
     /// Set when the proxy refused the request: one word.
     pub refused: Option<&'static str>,
+    /// Its place among the requests of the process. Gives it back when dropped.
+    pub working: Option<Working>,
     /// Its place within the limits of its tenant, when there are any. Gives it back when dropped.
     pub permit: Option<Permit>,
     /// Set when it met a closed door: maintenance, or the limits of its tenant.

@@ -22,11 +22,13 @@ use super::context::RequestContext;
 use super::detour;
 use super::endpoints::EndpointKeeper;
 use super::errors::{kind_of, side_of};
+use super::files::Room;
 use super::front::Link;
 use super::grpc;
 use super::headers;
 use super::http1;
 use super::hygiene;
+use super::in_flight::{self, InFlight};
 use super::last_part::LastPart;
 use super::outcome::{self, AttemptError, ErrorKind, Facts, Side};
 use super::path;
@@ -52,6 +54,9 @@ pub(super) struct Gateway {
     pub draining: Arc<std::sync::atomic::AtomicBool>,
     pub shadow: Queue,
     pub streams: Arc<StreamKeeper>,
+    pub in_flight: InFlight,
+    /// What the limit of open files allows: each request has a connection to an endpoint.
+    pub room: Room,
 }
 
 impl Gateway {
@@ -123,6 +128,10 @@ impl ProxyHttp for Gateway {
         self.metrics.refused(word);
         if let Some(closed) = &ctx.closed {
             closed.answer(session).await?;
+            return Ok(true);
+        }
+        if word == in_flight::WORD {
+            refusal::overloaded(session).await?;
             return Ok(true);
         }
         let error = if status == 404 { "destination_not_found" } else { "http_request_denied" };
@@ -492,6 +501,7 @@ impl ProxyHttp for Gateway {
         route_stats::count(ctx, &header.method, header.uri.path(), now_us);
         ctx.in_use = None;
         ctx.permit = None;
+        ctx.working = None;
         if let (Some(sample), Some(assigned)) = (ctx.shadow.take(), &ctx.assigned)
             && outcome.fault == Fault::Served
         {

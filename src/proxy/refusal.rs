@@ -8,6 +8,11 @@ use pingora::proxy::Session;
 
 use super::grpc;
 
+/// What clients are told when the process has as much to do as it takes.
+const OVERLOADED: &str = "the proxy has as much to do as it takes";
+/// Seconds after which they may come again: nobody knows when there is room, and a second is long for a proxy.
+const RETRY_AFTER: &str = "1";
+
 /// Answers with a status, a sentence and the RFC 9209 error type. Closes the connection when the request's body was not
 /// read, because what follows on it would be the rest of that body.
 pub(super) async fn answer(session: &mut Session, status: u16, error: &'static str, sentence: &str) -> Result<()> {
@@ -43,13 +48,30 @@ pub(super) async fn send(
     session.write_response_body(Some(body), true).await
 }
 
+/// Answers that the process has as many requests as it takes.
+pub(super) async fn overloaded(session: &mut Session) -> Result<()> {
+    let mut header = ResponseHeader::build(503, Some(6))?;
+    header.insert_header("content-type", "application/problem+json")?;
+    header.insert_header("retry-after", RETRY_AFTER)?;
+    send(session, header, "http_request_denied", OVERLOADED, Bytes::from(document(503, OVERLOADED))).await
+}
+
 /// Such an answer as bytes, for a connection that Pingora does not have. The connection ends with it.
 pub(super) fn raw(status: u16) -> String {
+    raw_with(status, sentence(status), "http_request_error", "")
+}
+
+/// The same for a connection that there is no place for.
+pub(super) fn raw_full() -> String {
+    raw_with(503, OVERLOADED, "http_request_denied", &format!("retry-after: {RETRY_AFTER}\r\n"))
+}
+
+fn raw_with(status: u16, sentence: &str, error: &str, more: &str) -> String {
     let reason = http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or_default();
-    let body = document(status, sentence(status));
+    let body = document(status, sentence);
     format!(
         "HTTP/1.1 {status} {reason}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\ncache-control: \
-         no-store\r\nproxy-status: switchback; error=http_request_error\r\nconnection: close\r\n\r\n{body}",
+         no-store\r\nproxy-status: switchback; error={error}\r\n{more}connection: close\r\n\r\n{body}",
         body.len()
     )
 }

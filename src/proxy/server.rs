@@ -16,8 +16,10 @@ use tokio::sync::watch;
 
 use super::clock::Clock;
 use super::endpoints::EndpointKeeper;
-use super::front::{Front, Listening, Places, Watches, accept};
+use super::files::Room;
+use super::front::{Front, Listening, Places, TurnedAway, Watches, accept};
 use super::gateway::Gateway;
+use super::in_flight::InFlight;
 use super::listen::{Bound, bind};
 use super::shadow;
 use super::streams::StreamKeeper;
@@ -257,6 +259,16 @@ fn front(
     draining: Arc<AtomicBool>,
     shadow: shadow::Queue,
 ) -> Front {
+    let room = Room::of_process(settings.proxy.upstream_keepalive);
+    let wanted = settings.proxy.limits.connections;
+    if room.connections < wanted {
+        let room = room.connections;
+        tracing::warn!(
+            wanted,
+            room,
+            "proxy.limits.connections: the limit of open files (ulimit -n) leaves room for fewer"
+        );
+    }
     let gateway = Gateway {
         routes: parts.routes.clone(),
         settings: parts.settings.clone(),
@@ -267,11 +279,13 @@ fn front(
         draining,
         shadow,
         streams: parts.streams.clone(),
+        in_flight: InFlight::default(),
+        room,
     };
     let conf = ServerConf {
         threads,
         max_retries: MAX_RETRIES,
-        upstream_keepalive_pool_size: settings.proxy.upstream_keepalive.div_ceil(threads),
+        upstream_keepalive_pool_size: room.idle.div_ceil(threads),
         ..ServerConf::default()
     };
     let mut proxy = http_proxy(&Arc::new(conf), gateway);
@@ -286,6 +300,8 @@ fn front(
         settings: parts.settings.clone(),
         refused: Arc::new(move |word| metrics.refused(word)),
         places: Places::new(open),
+        turned_away: TurnedAway::new(),
+        room,
         clock: parts.clock,
     }
 }

@@ -172,6 +172,11 @@ pub struct Process {
 
 impl Process {
     pub fn start(folder: &TempDir, text: &str) -> Self {
+        Self::start_under(folder, text, &[])
+    }
+
+    /// By way of another program, such as one that sets limits: what is given, followed by our command line.
+    pub fn start_under(folder: &TempDir, text: &str, wrapper: &[&str]) -> Self {
         let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let (proxy, admin) = (free(), free());
         let file = folder.path().join("switchback.toml");
@@ -179,8 +184,9 @@ impl Process {
             "{text}\n[proxy]\nlisten = [\"{proxy}\"]\nthreads = 1\ndrain_timeout = \"5s\"\n[admin]\nlisten = \"{admin}\"\n"
         );
         std::fs::write(&file, full).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_switchback"))
-            .args(["serve", "--config"])
+        let mut line = wrapper.iter().copied().chain([env!("CARGO_BIN_EXE_switchback"), "serve", "--config"]);
+        let child = Command::new(line.next().unwrap())
+            .args(line)
             .arg(&file)
             .stderr(Stdio::piped())
             .stdout(Stdio::null())

@@ -23,6 +23,7 @@ mod mail;
 mod maintenance;
 mod many_tenants;
 mod notify;
+mod overload;
 mod receiver;
 mod rescue;
 mod rollouts;

@@ -47,12 +47,18 @@ pub(in crate::proxy) async fn accept(front: Arc<Front>, socket: Listening, watch
                 continue;
             }
         };
-        match front.places.take((front.settings)().proxy.limits.connections) {
+        match front.places.take((front.settings)().proxy.limits.connections.min(front.room.connections)) {
             Ok(place) => {
                 let (front, tls, watches) = (front.clone(), socket.tls.clone(), watches.clone());
                 tokio::spawn(connection::serve(front, stream, peer, tls, watches, place));
             }
-            Err(full) => (front.refused)(full.word()),
+            Err(full) => {
+                (front.refused)(full.word());
+                // A handshake for the answer's sake would cost more than a request.
+                if socket.tls.is_none() {
+                    front.turned_away.answer(stream);
+                }
+            }
         }
     }
 }

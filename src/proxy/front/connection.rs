@@ -101,6 +101,9 @@ async fn open(
         && let Err(full) = place.of(client.ip(), limits.connections_per_address)
     {
         (front.refused)(full.word());
+        if tls.is_none() {
+            front.turned_away.answer(socket);
+        }
         return None;
     }
     drop(settings);

@@ -13,6 +13,7 @@ mod link;
 mod places;
 mod proxy_protocol;
 mod transport;
+mod turned_away;
 mod wire;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use pingora::proxy::HttpProxy;
 
 use super::clock::Clock;
+use super::files::Room;
 use super::gateway::Gateway;
 use crate::config::Settings;
 
@@ -27,6 +29,7 @@ pub(super) use self::accept::{Listening, Watches, accept};
 pub(super) use self::head::is_authority;
 pub(super) use self::link::{Handshake, Link};
 pub(super) use self::places::Places;
+pub(super) use self::turned_away::TurnedAway;
 pub(super) use self::wire::Pace;
 
 /// What every connection needs.
@@ -36,5 +39,8 @@ pub(super) struct Front {
     /// Counts a refusal under one word.
     pub refused: Arc<dyn Fn(&'static str) + Send + Sync>,
     pub places: Arc<Places>,
+    pub turned_away: TurnedAway,
+    /// What the limit of open files allows.
+    pub room: Room,
     pub clock: Clock,
 }
