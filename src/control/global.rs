@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
+use super::late::patience_for;
 use super::start::now_ms;
 use super::writer::Writer;
 use super::{Command, Control, Receipt, SubmitError, View};
@@ -205,7 +206,8 @@ impl Writer {
         }
         let commit = std::mem::take(&mut applied.commit);
         applied.commit.events = commit.events.clone();
-        let committed = self.store.commit(commit).await;
+        let patience = patience_for(&commit);
+        let committed = self.write(commit, patience, false).await;
         let first = committed.inspect_err(|e| {
             self.metrics.set_store_up(matches!(e, StoreError::Conflict { .. }));
         })?;

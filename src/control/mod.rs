@@ -8,6 +8,7 @@ mod board;
 mod error;
 mod global;
 mod keys;
+mod late;
 mod pause;
 mod reload;
 mod start;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
+use super::late::in_time;
 use super::writer::Writer;
 use super::{Command, Control, SubmitError};
 
@@ -44,7 +45,7 @@ impl Writer {
         self.confirm().await;
         let refused = match (self.view.load().read_only, self.unconfirmed.len()) {
             (true, _) => Some(SubmitError::ReadOnly),
-            (false, 0) => self.store.ping().await.err().map(SubmitError::Store),
+            (false, 0) => in_time(self.store.ping()).await.err().map(SubmitError::Store),
             (false, waiting) => Some(SubmitError::Unconfirmed { waiting }),
         };
         if let Some(refused) = refused {
@@ -85,7 +86,7 @@ impl Writer {
 
     async fn follow_once(&mut self) {
         let view = self.view.load_full();
-        let known = match self.store.ping().await {
+        let known = match in_time(self.store.ping()).await {
             Ok(()) => *self.store.watch().borrow(),
             Err(error) => return tracing::warn!(%error, "what another process changes cannot be seen"),
         };

@@ -10,8 +10,9 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time::Instant;
 
 use super::keys::{document_key, fresh_secret, rotated, signer};
+use super::late::{Late, SHORT, Unconfirmed, answered, patience_for};
 use super::reload::{ReloadReport, differences, keeps_warm};
-use super::start::{begin, now_ms, secrets_of};
+use super::start::{begin, now_ms};
 use super::{Command, Receipt, SubmitError, View};
 use crate::config::Settings;
 use crate::model::{Applied, Author, Change, ChangeError, ChangeRequest, Commit, Document, Event, EventKind, State};
@@ -26,6 +27,9 @@ const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// How often the store is asked whether it is there.
 const PING_EVERY: Duration = Duration::from_secs(10);
 
+/// How long the end waits for each of the store's last words.
+const END: Duration = Duration::from_secs(2);
+
 pub(super) struct Writer {
     pub(super) view: Arc<ArcSwap<View>>,
     pub(super) published: Arc<ArcSwap<Routes>>,
@@ -34,10 +38,12 @@ pub(super) struct Writer {
     last_good: Option<Arc<LastGood>>,
     pub(super) context: Context,
     pub(super) metrics: Arc<Metrics>,
-    secrets: Vec<Document>,
+    pub(super) secrets: Vec<Document>,
     pub(super) next_event: u64,
     /// Changes of the guard that are in effect and wait for the store, oldest first.
-    pub(super) unconfirmed: VecDeque<Commit>,
+    pub(super) unconfirmed: VecDeque<Unconfirmed>,
+    /// A write that the store has not answered in time.
+    pub(super) late: Option<Late>,
     copy_at: Option<Instant>,
     copying: Option<tokio::task::JoinHandle<()>>,
 }
@@ -57,7 +63,6 @@ impl Writer {
     ) -> Self {
         let last_good = last_good.map(Arc::new);
         let copy_at = Some(Instant::now() + COPY_AFTER);
-        let unconfirmed = VecDeque::new();
         Self {
             view,
             published,
@@ -68,7 +73,8 @@ impl Writer {
             metrics,
             secrets,
             next_event,
-            unconfirmed,
+            unconfirmed: VecDeque::new(),
+            late: None,
             copy_at,
             copying: None,
         }
@@ -78,27 +84,23 @@ impl Writer {
         let mut ping = tokio::time::interval(PING_EVERY);
         ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
-            let copy = async {
-                match self.copy_at {
+            let (copy_at, waits) = (self.copy_at, !self.unconfirmed.is_empty() && self.late.is_none());
+            let copy = async move {
+                match copy_at {
                     Some(at) => tokio::time::sleep_until(at).await,
                     None => std::future::pending().await,
                 }
             };
-            let retry = async {
-                match self.unconfirmed.is_empty() {
-                    true => std::future::pending().await,
-                    false => tokio::time::sleep(RETRY_EVERY).await,
+            let retry = async move {
+                match waits {
+                    true => tokio::time::sleep(RETRY_EVERY).await,
+                    false => std::future::pending().await,
                 }
             };
             tokio::select! {
                 command = queue.recv() => match command {
                     Some(Command::Close { reply }) => {
-                        self.confirm().await;
-                        self.copy().await;
-                        if let Some(copying) = self.copying.take() {
-                            let _ended = copying.await;
-                        }
-                        self.store.close().await;
+                        self.close().await;
                         let _nobody_waits = reply.send(());
                         return;
                     }
@@ -110,10 +112,26 @@ impl Writer {
                     Some(command) => self.handle(command).await,
                     None => return,
                 },
+                answer = answered(&mut self.late) => self.settle(answer).await,
                 () = copy => self.copy().await,
                 () = retry => self.confirm().await,
                 _ = ping.tick() => self.ping().await,
             }
+        }
+    }
+
+    /// A disk that hangs must not keep the process from ending.
+    async fn close(&mut self) {
+        if let Ok(answer) = tokio::time::timeout(END, answered(&mut self.late)).await {
+            self.settle(answer).await;
+        }
+        self.confirm().await;
+        self.copy().await;
+        if let Some(copying) = self.copying.take() {
+            let _ended = tokio::time::timeout(END, copying).await;
+        }
+        if tokio::time::timeout(END, self.store.close()).await.is_err() {
+            tracing::error!("the store does not answer; what it has not confirmed may be lost");
         }
     }
 
@@ -158,7 +176,12 @@ impl Writer {
         }
     }
 
-    async fn attempt(&mut self, view: &View, request: &ChangeRequest, dry_run: bool) -> Result<Receipt, SubmitError> {
+    pub(super) async fn attempt(
+        &mut self,
+        view: &View,
+        request: &ChangeRequest,
+        dry_run: bool,
+    ) -> Result<Receipt, SubmitError> {
         let applied = view.state.apply(&view.settings.structure, request, self.next_event, now_ms())?;
         let routes = view.routes.with_service(&request.service, &applied.state, &self.context)?;
         let mut receipt = Receipt {
@@ -180,7 +203,10 @@ impl Writer {
             return Err(SubmitError::Unconfirmed { waiting: self.unconfirmed.len() });
         }
         let committed = match self.unconfirmed.is_empty() {
-            true => self.store.commit(applied.commit.clone()).await,
+            true => {
+                let patience = if goes_back { SHORT } else { patience_for(&applied.commit) };
+                self.write(applied.commit.clone(), patience, goes_back).await
+            }
             false => Err(StoreError::Away { detail: "earlier changes wait".to_owned() }),
         };
         receipt.event = Some(self.next_event);
@@ -189,7 +215,8 @@ impl Writer {
             Err(conflict @ StoreError::Conflict { .. }) => return Err(conflict.into()),
             Err(error) if goes_back => {
                 tracing::error!(%error, "the store is away; traffic goes back all the same and will be committed later");
-                self.unconfirmed.push_back(applied.commit.clone());
+                let (request, commit) = (request.clone(), applied.commit.clone());
+                self.unconfirmed.push_back(Unconfirmed { request, commit });
                 self.metrics.set_store_up(false);
                 self.next_event += applied.commit.events.len() as u64;
                 receipt.unconfirmed = true;
@@ -230,7 +257,7 @@ impl Writer {
     }
 
     /// Versions that exist no more leave the metrics with all their counts.
-    fn forget_gone(&self, before: &Routes, after: &Routes) {
+    pub(super) fn forget_gone(&self, before: &Routes, after: &Routes) {
         for service in &before.services {
             let name = &service.spec.name;
             let still = after.service(name.as_str());
@@ -240,28 +267,6 @@ impl Writer {
                 }
             }
         }
-    }
-
-    /// Takes over what another process committed.
-    pub(super) async fn catch_up(&mut self, view: &View) -> Result<(), SubmitError> {
-        let loaded = self.store.load().await?;
-        let unreadable =
-            |e: crate::model::DocumentError| SubmitError::Store(StoreError::Invalid { detail: e.to_string() });
-        let state = State::from_documents(loaded.revision, &loaded.documents).map_err(unreadable)?;
-        // The other process may have made new keys.
-        let secrets = secrets_of(loaded.documents);
-        let context = Context { signer: Arc::new(signer(&view.settings, &secrets)), ..self.context.clone() };
-        let routes = Routes::compile(&view.settings.structure, &state, &context, Some(&view.routes))?;
-        (self.context, self.secrets) = (context, secrets);
-        self.next_event = loaded.next_event;
-        let routes = Arc::new(routes);
-        self.published.store(routes.clone());
-        self.forget_gone(&view.routes, &routes);
-        for (name, live) in &state.services {
-            self.metrics.set_split(name, &live.weights_in_effect(&live.split));
-        }
-        self.view.store(Arc::new(View { state, routes, ..view.clone() }));
-        Ok(())
     }
 
     async fn reload(&mut self, settings: Settings) -> Result<ReloadReport, SubmitError> {
@@ -288,7 +293,8 @@ impl Writer {
         let mut begun = Vec::new();
         for commit in commits {
             let events = commit.events.clone();
-            self.next_event = self.store.commit(commit).await? + 1;
+            let patience = patience_for(&commit);
+            self.next_event = self.write(commit, patience, false).await? + 1;
             begun.extend(events);
         }
         self.context = context;
@@ -344,7 +350,7 @@ impl Writer {
         (event.before, event.after) = (before.clone(), after.clone());
         let puts = secrets.iter().map(|d| (d.key.clone(), d.body.clone())).collect();
         let commit = Commit { expected, revision, puts, deletes: Vec::new(), events: vec![event] };
-        let committed = self.store.commit(commit.clone()).await;
+        let committed = self.write(commit.clone(), patience_for(&commit), false).await;
         let first = committed.inspect_err(|e| {
             self.metrics.set_store_up(matches!(e, StoreError::Conflict { .. }));
         })?;
@@ -360,55 +366,13 @@ impl Writer {
             return;
         }
         event.id = self.next_event;
-        match self.store.append(vec![event.clone()]).await {
+        match self.append(event.clone()).await {
             Ok(first) => {
                 event.id = first;
                 self.next_event = first + 1;
                 let _nobody_listens = self.events.send(Arc::new(event));
             }
             Err(error) => tracing::warn!(%error, kind = %event.kind, "an event could not be written to the history"),
-        }
-    }
-
-    /// Commits what is in effect already, in its order.
-    pub(super) async fn confirm(&mut self) {
-        while let Some(commit) = self.unconfirmed.front() {
-            match self.store.commit(commit.clone()).await {
-                Ok(_) => {
-                    self.unconfirmed.pop_front();
-                }
-                Err(StoreError::Conflict { found, .. }) => {
-                    // Somebody decided otherwise meanwhile; the store's word counts and the guard judges anew.
-                    tracing::error!(found, "the store moved on while it was away; its state is taken over");
-                    self.unconfirmed.clear();
-                    let view = self.view.load_full();
-                    if let Err(error) = self.catch_up(&view).await {
-                        tracing::error!(%error, "the store's state could not be taken over");
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the store is still away");
-                    return;
-                }
-            }
-        }
-        self.metrics.set_store_up(true);
-        let view = self.view.load_full();
-        if !view.confirmed {
-            self.view.store(Arc::new(View { confirmed: true, ..(*view).clone() }));
-        }
-    }
-
-    async fn ping(&mut self) {
-        if self.view.load().read_only {
-            return;
-        }
-        match self.store.ping().await {
-            Ok(()) => self.metrics.set_store_up(true),
-            Err(error) => {
-                tracing::warn!(%error, "the store does not take changes");
-                self.metrics.set_store_up(false);
-            }
         }
     }
 

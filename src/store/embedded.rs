@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::Connection;
@@ -19,6 +20,10 @@ use crate::model::{Commit, Document, DocumentKey, Event, EventQuery};
 
 /// Requests that may wait for a thread. More than this means that the disk is far too slow, and callers should feel it.
 const QUEUE: usize = 256;
+
+/// How long a write waits for another process. Those of an upgrade take milliseconds; the writer of the control room waits
+/// a little longer than this, so that it learns that nothing was changed.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
@@ -76,6 +81,7 @@ impl EmbeddedStore {
         let path = std::path::absolute(path).map_err(|e| open(e.into()))?;
         schema::prepare(&path)?;
         let writing = schema::open_writer(&path)?;
+        writing.busy_timeout(BUSY_TIMEOUT).map_err(|e| open(e.into()))?;
         let reading = schema::open_reader(&path)?;
         let identity = Identity::of(&path).map_err(|e| open(e.into()))?;
         let found = tables::counters(&writing).map_err(|e| judge(&path, e, open))?;

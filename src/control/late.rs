@@ -1,0 +1,220 @@
+//! Writing to a store that may take long, or hang. Nobody waits for it longer than a little: the guard's way back least of
+//! all. A write that was waited for in vain may still be made; until that is known no other one begins, since each is made
+//! against the revision before it.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use super::keys::signer;
+use super::start::secrets_of;
+use super::writer::Writer;
+use super::{SubmitError, View};
+use crate::model::{ChangeRequest, Commit, DocumentError, DocumentKey, Event, State};
+use crate::routing::{Context, Routes};
+use crate::store::{Loaded, StoreError};
+
+/// How long people's changes wait for the store: longer than another process may keep it locked, so that it tells whether a
+/// change was made, and no longer, since rollbacks wait behind it.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// What each document of a large change adds; ten times what it takes on a good disk.
+const PATIENCE_EACH: Duration = Duration::from_micros(200);
+/// How long a rollback waits before it is published: users suffer meanwhile.
+pub(super) const SHORT: Duration = Duration::from_millis(300);
+
+/// A write that is on its way.
+pub(super) struct Late {
+    answer: JoinHandle<Result<u64, StoreError>>,
+    /// Whether it is the first of those that are in effect already.
+    in_effect: bool,
+}
+
+/// A change of the guard that is in effect and waits for the store.
+pub(super) struct Unconfirmed {
+    pub request: ChangeRequest,
+    pub commit: Commit,
+}
+
+impl Unconfirmed {
+    /// Whether the store has it.
+    fn is_in(&self, loaded: &Loaded) -> bool {
+        let Commit { revision, puts, .. } = &self.commit;
+        let has = |key: &DocumentKey, body: &String| {
+            loaded.documents.iter().any(|d| d.key == *key && d.revision == *revision && d.body == *body)
+        };
+        !puts.is_empty() && puts.iter().all(|(key, body)| has(key, body))
+    }
+}
+
+/// The answer to a write that is late; never when there is none.
+pub(super) async fn answered(late: &mut Option<Late>) -> Result<u64, StoreError> {
+    match late {
+        Some(late) => (&mut late.answer).await.unwrap_or(Err(StoreError::Closed)),
+        None => std::future::pending().await,
+    }
+}
+
+/// How long this change waits for the store.
+pub(super) fn patience_for(commit: &Commit) -> Duration {
+    PATIENCE + PATIENCE_EACH * u32::try_from(commit.puts.len() + commit.deletes.len()).unwrap_or(u32::MAX)
+}
+
+/// What the store answers, if it does.
+pub(super) async fn in_time<T>(answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let silent = || StoreError::Away { detail: format!("it has not answered for {PATIENCE:?}") };
+    tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err(silent()))
+}
+
+impl Writer {
+    /// Writes a commit. When the store does not answer in time, [`StoreError::Away`] says so, and it may still be made.
+    /// `in_effect`: whether it is the first of those that are in effect already, or will be then.
+    pub(super) async fn write(
+        &mut self,
+        commit: Commit,
+        patience: Duration,
+        in_effect: bool,
+    ) -> Result<u64, StoreError> {
+        if self.late.is_some() {
+            return Err(StoreError::Away { detail: "an earlier change is not answered yet".to_owned() });
+        }
+        let store = self.store.clone();
+        let mut answer = tokio::spawn(async move { store.commit(commit).await });
+        if let Ok(answered) = tokio::time::timeout(patience, &mut answer).await {
+            return answered.unwrap_or(Err(StoreError::Closed));
+        }
+        self.late = Some(Late { answer, in_effect });
+        Err(StoreError::Away { detail: format!("it has not answered for {patience:?}, and may still make the change") })
+    }
+
+    /// Takes the answer to the write that was late.
+    pub(super) async fn settle(&mut self, answer: Result<u64, StoreError>) {
+        let Some(late) = self.late.take() else { return };
+        match (answer, late.in_effect) {
+            (Ok(_), true) => {
+                self.unconfirmed.pop_front();
+            }
+            // Whoever asked for it was told that it may still be made.
+            (Ok(_) | Err(StoreError::Conflict { .. }), _) => {
+                // If it cannot be read now, the next change finds out.
+                let _said_already = self.take_over_and_repeat().await;
+            }
+            (Err(error), _) => tracing::warn!(%error, "a change that the store had not answered was not made"),
+        }
+        self.confirm().await;
+    }
+
+    /// Commits what is in effect already, in its order.
+    pub(super) async fn confirm(&mut self) {
+        while self.late.is_none()
+            && let Some(first) = self.unconfirmed.front()
+        {
+            match self.write(first.commit.clone(), SHORT, true).await {
+                Ok(_) => {
+                    self.unconfirmed.pop_front();
+                }
+                Err(StoreError::Conflict { found, .. }) => {
+                    tracing::warn!(
+                        found,
+                        "the store moved on while it was away; what went back here goes back there too"
+                    );
+                    if !self.take_over_and_repeat().await {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the store is still away");
+                    return;
+                }
+            }
+        }
+        if self.late.is_some() || !self.unconfirmed.is_empty() {
+            return;
+        }
+        self.metrics.set_store_up(true);
+        let view = self.view.load_full();
+        if !view.confirmed {
+            self.view.store(Arc::new(View { confirmed: true, ..(*view).clone() }));
+        }
+    }
+
+    /// Takes over what the store has, and makes the rollbacks that are in effect here anew on top of it, as far as they
+    /// still concern what is there. Answers whether the store could be read.
+    async fn take_over_and_repeat(&mut self) -> bool {
+        let loaded = match in_time(self.store.load()).await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                tracing::warn!(%error, "the store's state cannot be read");
+                return false;
+            }
+        };
+        let waiting: Vec<_> = self.unconfirmed.drain(..).filter(|waits| !waits.is_in(&loaded)).collect();
+        let view = self.view.load_full();
+        if let Err(error) = self.take_over(&view, loaded) {
+            tracing::error!(%error, "the store's state could not be taken over");
+            self.unconfirmed = waiting.into();
+            return false;
+        }
+        for Unconfirmed { request, .. } in waiting {
+            let view = self.view.load_full();
+            if let Err(error) = self.attempt(&view, &request, false).await {
+                // Such as: somebody has set the split again. Then the guard judges that.
+                tracing::warn!(%error, reason = %request.reason, "what went back here does not concern the store's state");
+            }
+        }
+        true
+    }
+
+    /// Takes over what another process committed.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; the state here stays.
+    pub(super) async fn catch_up(&mut self, view: &View) -> Result<(), SubmitError> {
+        let loaded = in_time(self.store.load()).await?;
+        self.take_over(view, loaded)
+    }
+
+    fn take_over(&mut self, view: &View, loaded: Loaded) -> Result<(), SubmitError> {
+        let unreadable = |e: DocumentError| SubmitError::Store(StoreError::Invalid { detail: e.to_string() });
+        let state = State::from_documents(loaded.revision, &loaded.documents).map_err(unreadable)?;
+        // The other process may have made new keys.
+        let secrets = secrets_of(loaded.documents);
+        let context = Context { signer: Arc::new(signer(&view.settings, &secrets)), ..self.context.clone() };
+        let routes = Routes::compile(&view.settings.structure, &state, &context, Some(&view.routes))?;
+        (self.context, self.secrets) = (context, secrets);
+        self.next_event = loaded.next_event;
+        let routes = Arc::new(routes);
+        self.published.store(routes.clone());
+        self.forget_gone(&view.routes, &routes);
+        for (name, live) in &state.services {
+            self.metrics.set_split(name, &live.weights_in_effect(&live.split));
+        }
+        let confirmed = self.unconfirmed.is_empty();
+        self.view.store(Arc::new(View { state, routes, confirmed, ..view.clone() }));
+        Ok(())
+    }
+
+    /// Writes an event that belongs to no change. One that the store does not answer in time may still be written.
+    pub(super) async fn append(&mut self, event: Event) -> Result<u64, StoreError> {
+        if self.late.is_some() {
+            return Err(StoreError::Away { detail: "an earlier change is not answered yet".to_owned() });
+        }
+        in_time(self.store.append(vec![event])).await
+    }
+
+    /// Asks whether the store takes changes.
+    pub(super) async fn ping(&mut self) {
+        if self.view.load().read_only {
+            return;
+        }
+        let answer = match self.late {
+            Some(_) => Err(StoreError::Away { detail: "an earlier change is not answered yet".to_owned() }),
+            None => in_time(self.store.ping()).await,
+        };
+        self.metrics.set_store_up(answer.is_ok());
+        if let Err(error) = answer {
+            tracing::warn!(%error, "the store does not take changes");
+        }
+    }
+}
