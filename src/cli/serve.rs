@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::Path;
 use std::process::ExitCode;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
@@ -80,6 +80,8 @@ async fn run(settings: Settings, start: Start) -> Result<(), Box<dyn Error>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut quit = signal(SignalKind::quit())?;
+    // A file that must not grow (ulimit -f) is an error of whoever writes it. Unless somebody listens it ends the process.
+    let _never_read = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()))?;
     let app = App::start_as(settings, start).await?;
     tracing::info!(listen = ?app.listen, tls = ?app.listen_tls, admin = ?app.admin, "serving");
     tell_service_manager(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready]);

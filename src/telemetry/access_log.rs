@@ -178,17 +178,18 @@ impl Queue {
             let (mut taken, mut failed) = (0, 0);
             while let Some(line) = self.lines.pop() {
                 taken += 1;
-                failed += u64::from(sink.write(&line).is_err());
+                failed += usize::from(sink.write(&line).is_err());
                 // A steady stream must not keep the reopening waiting.
                 if taken == self.lines.capacity() {
                     break;
                 }
             }
             if taken > 0 && sink.flush().is_err() {
-                failed = failed.max(1);
+                // How many of them were written before, nobody knows.
+                failed = taken;
             }
             if failed > 0 {
-                self.dropped.fetch_add(failed, Relaxed);
+                self.dropped.fetch_add(failed as u64, Relaxed);
                 // Perhaps the directory is back.
                 sink.reopen();
             }
