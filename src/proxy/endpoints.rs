@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures::StreamExt as _;
 use pingora_core::connectors::http::Connector;
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
@@ -32,6 +33,9 @@ const FILES_EVERY: Duration = Duration::from_secs(1);
 const TENANTS_MAX: usize = 100_000;
 /// Own endpoints that no request asked for this long are forgotten, in milliseconds.
 const TENANT_IDLE_MS: u64 = 600_000;
+
+/// How many tenants' names are looked up at a time: each holds a thread while the name server is silent.
+const TENANTS_AT_A_TIME: usize = 8;
 
 /// The endpoints of one tenant's instance.
 struct Own {
@@ -94,6 +98,7 @@ impl EndpointKeeper {
         let mut tenants_at = tokio::time::Instant::now() + RESOLVE_EVERY;
         let mut files_at = tokio::time::Instant::now() + FILES_EVERY;
         let mut seen: Option<Arc<Routes>> = None;
+        let mut looks: Option<Task> = None;
         loop {
             tick.tick().await;
             let routes = self.published.load_full();
@@ -111,7 +116,11 @@ impl EndpointKeeper {
                 files_at = tokio::time::Instant::now() + FILES_EVERY;
             }
             if tokio::time::Instant::now() >= tenants_at {
-                self.refresh_own().await;
+                // A name server that does not answer must not hold up what is done for the others.
+                if looks.as_ref().is_none_or(|Task(looks)| looks.is_finished()) {
+                    let keeper = self.clone();
+                    looks = Some(Task(tokio::spawn(async move { keeper.refresh_own().await })));
+                }
                 tenants_at = tokio::time::Instant::now() + RESOLVE_EVERY;
             }
         }
@@ -143,9 +152,10 @@ impl EndpointKeeper {
         let used = |own: &Arc<Own>| now_ms.saturating_sub(own.used_ms.load(Relaxed)) < TENANT_IDLE_MS;
         self.own.pin().retain(|_, own| used(own));
         let all: Vec<_> = self.own.pin().iter().map(|(k, own)| (k.1.clone(), own.clone())).collect();
-        for (tenant, own) in all {
+        let look = async |(tenant, own): (String, Arc<Own>)| {
             refresh(&own.spec, &own.set, Some(&tenant)).await;
-        }
+        };
+        futures::stream::iter(all).for_each_concurrent(TENANTS_AT_A_TIME, look).await;
     }
 }
 
