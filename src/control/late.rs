@@ -27,8 +27,17 @@ pub(super) const SHORT: Duration = Duration::from_millis(300);
 /// A write that is on its way.
 pub(super) struct Late {
     answer: JoinHandle<Result<u64, StoreError>>,
-    /// Whether it is the first of those that are in effect already.
-    in_effect: bool,
+    what: What,
+}
+
+/// What is written.
+enum What {
+    /// The first of the changes that are in effect already.
+    InEffect,
+    /// A change that was given up.
+    GivenUp,
+    /// An event that belongs to no change.
+    Event(Box<Event>),
 }
 
 /// A change of the guard that is in effect and waits for the store.
@@ -52,6 +61,14 @@ impl Unconfirmed {
 pub(super) async fn answered(late: &mut Option<Late>) -> Result<u64, StoreError> {
     match late {
         Some(late) => (&mut late.answer).await.unwrap_or(Err(StoreError::Closed)),
+        None => std::future::pending().await,
+    }
+}
+
+/// The answer to the question whether the store takes changes; never when it was not asked.
+pub(super) async fn heard(asked: &mut Option<JoinHandle<Result<(), StoreError>>>) -> Result<(), StoreError> {
+    match asked {
+        Some(asked) => asked.await.unwrap_or(Err(StoreError::Closed)),
         None => std::future::pending().await,
     }
 }
@@ -84,23 +101,22 @@ impl Writer {
         if let Ok(answered) = tokio::time::timeout(patience, &mut answer).await {
             return answered.unwrap_or(Err(StoreError::Closed));
         }
-        self.late = Some(Late { answer, in_effect });
+        self.late = Some(Late { answer, what: if in_effect { What::InEffect } else { What::GivenUp } });
         Err(StoreError::Away { detail: format!("it has not answered for {patience:?}, and may still make the change") })
     }
 
     /// Takes the answer to the write that was late.
     pub(super) async fn settle(&mut self, answer: Result<u64, StoreError>) {
         let Some(late) = self.late.take() else { return };
-        match (answer, late.in_effect) {
-            (Ok(_), true) => {
-                self.unconfirmed.pop_front();
-            }
+        match (answer, late.what) {
+            (Ok(first), What::Event(event)) => self.tell(*event, first),
+            (Ok(_), What::InEffect) => drop(self.unconfirmed.pop_front()),
             // Whoever asked for it was told that it may still be made.
-            (Ok(_) | Err(StoreError::Conflict { .. }), _) => {
+            (Ok(_), What::GivenUp) | (Err(StoreError::Conflict { .. }), _) => {
                 // If it cannot be read now, the next change finds out.
                 let _said_already = self.take_over_and_repeat().await;
             }
-            (Err(error), _) => tracing::warn!(%error, "a change that the store had not answered was not made"),
+            (Err(error), _) => tracing::warn!(%error, "what the store had not answered in time was not written"),
         }
         self.confirm().await;
     }
@@ -195,26 +211,57 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes an event that belongs to no change. One that the store does not answer in time may still be written.
-    pub(super) async fn append(&mut self, event: Event) -> Result<u64, StoreError> {
-        if self.late.is_some() {
-            return Err(StoreError::Away { detail: "an earlier change is not answered yet".to_owned() });
-        }
-        in_time(self.store.append(vec![event])).await
-    }
-
-    /// Asks whether the store takes changes.
-    pub(super) async fn ping(&mut self) {
+    /// Writes an event that belongs to no change, and tells those who listen.
+    pub(super) async fn note(&mut self, mut event: Event) {
         if self.view.load().read_only {
             return;
         }
-        let answer = match self.late {
-            Some(_) => Err(StoreError::Away { detail: "an earlier change is not answered yet".to_owned() }),
-            None => in_time(self.store.ping()).await,
-        };
+        event.id = self.next_event;
+        if self.late.is_some() {
+            return tracing::warn!(kind = %event.kind, "the store is away: an event is missing in the history");
+        }
+        let (store, written) = (self.store.clone(), event.clone());
+        let mut answer = tokio::spawn(async move { store.append(vec![written]).await });
+        match tokio::time::timeout(SHORT, &mut answer).await {
+            Ok(Ok(Ok(first))) => self.tell(event, first),
+            Ok(Ok(Err(error))) => {
+                tracing::warn!(%error, kind = %event.kind, "an event could not be written to the history");
+            }
+            Ok(Err(error)) => tracing::error!(%error, "an event could not be written to the history"),
+            Err(_) => self.late = Some(Late { answer, what: What::Event(Box::new(event)) }),
+        }
+    }
+
+    fn tell(&mut self, mut event: Event, id: u64) {
+        event.id = id;
+        self.next_event = id + 1;
+        let _nobody_listens = self.events.send(Arc::new(event));
+    }
+
+    /// Asks whether the store takes changes. Nothing waits for the answer.
+    pub(super) fn ask(&mut self) {
+        if self.view.load().read_only || self.asked.is_some() {
+            return;
+        }
+        match self.late {
+            Some(_) => self.metrics.set_store_up(false),
+            None => {
+                let store = self.store.clone();
+                self.asked = Some(tokio::spawn(async move { in_time(store.ping()).await }));
+            }
+        }
+    }
+
+    /// Takes the answer to that.
+    pub(super) fn hear(&mut self, answer: Result<(), StoreError>) {
+        self.asked = None;
         self.metrics.set_store_up(answer.is_ok());
         if let Err(error) = answer {
             tracing::warn!(%error, "the store does not take changes");
         }
     }
 }
+
+#[cfg(test)]
+#[path = "late_tests.rs"]
+mod tests;

@@ -7,10 +7,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::keys::{document_key, fresh_secret, rotated, signer};
-use super::late::{Late, SHORT, Unconfirmed, answered, patience_for};
+use super::late::{Late, SHORT, Unconfirmed, answered, heard, patience_for};
 use super::reload::{ReloadReport, differences, keeps_warm};
 use super::start::{begin, now_ms};
 use super::{Command, Receipt, SubmitError, View};
@@ -44,8 +45,10 @@ pub(super) struct Writer {
     pub(super) unconfirmed: VecDeque<Unconfirmed>,
     /// A write that the store has not answered in time.
     pub(super) late: Option<Late>,
+    /// The question whether the store takes changes.
+    pub(super) asked: Option<JoinHandle<Result<(), StoreError>>>,
     copy_at: Option<Instant>,
-    copying: Option<tokio::task::JoinHandle<()>>,
+    copying: Option<JoinHandle<()>>,
 }
 
 impl Writer {
@@ -75,6 +78,7 @@ impl Writer {
             next_event,
             unconfirmed: VecDeque::new(),
             late: None,
+            asked: None,
             copy_at,
             copying: None,
         }
@@ -115,7 +119,8 @@ impl Writer {
                 answer = answered(&mut self.late) => self.settle(answer).await,
                 () = copy => self.copy().await,
                 () = retry => self.confirm().await,
-                _ = ping.tick() => self.ping().await,
+                _ = ping.tick() => self.ask(),
+                answer = heard(&mut self.asked) => self.hear(answer),
             }
         }
     }
@@ -359,21 +364,6 @@ impl Writer {
         self.publish(view, Applied { state, commit, document_revision: revision, after: after.clone() }, routes);
         let (event, dry_run, unconfirmed) = (Some(first), false, false);
         Ok(Receipt { revision, document_revision: revision, event, dry_run, unconfirmed, before, after })
-    }
-
-    async fn note(&mut self, mut event: Event) {
-        if self.view.load().read_only {
-            return;
-        }
-        event.id = self.next_event;
-        match self.append(event.clone()).await {
-            Ok(first) => {
-                event.id = first;
-                self.next_event = first + 1;
-                let _nobody_listens = self.events.send(Arc::new(event));
-            }
-            Err(error) => tracing::warn!(%error, kind = %event.kind, "an event could not be written to the history"),
-        }
     }
 
     /// Writes the last good copy on a thread that may block.
