@@ -45,7 +45,10 @@ pub fn serve(path: &Path, take_over: bool) -> ExitCode {
         Err(error) => return failed(&error),
     };
     match runtime.block_on(run(settings, start)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            logging::flush();
+            ExitCode::SUCCESS
+        }
         Err(error) => failed(&*error),
     }
 }
@@ -157,6 +160,7 @@ pub fn check(path: &Path) -> ExitCode {
 }
 
 fn failed(error: &dyn Error) -> ExitCode {
+    logging::flush();
     eprintln!("switchback: {}", chain(error));
     ExitCode::FAILURE
 }

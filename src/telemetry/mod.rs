@@ -18,6 +18,7 @@ mod epoch;
 mod families;
 mod keys;
 pub mod latency;
+mod messages;
 mod metrics;
 mod outcome;
 mod route_table;

@@ -3,6 +3,9 @@
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+use super::messages::Messages;
+pub use super::messages::flush;
+
 /// The variable that says which messages are wanted, such as `info` or `switchback=debug,pingora=warn`.
 pub const FILTER_VARIABLE: &str = "RUST_LOG";
 
@@ -15,7 +18,10 @@ pub fn init(json: bool) {
         .from_env_lossy();
     let colours = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
         && std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    let Some(messages) = Messages::of_process() else {
+        return eprintln!("switchback: the thread that writes messages cannot be started");
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(messages).with_ansi(colours);
     let done = if json { builder.json().flatten_event(true).try_init() } else { builder.try_init() };
     if let Err(error) = done {
         ::tracing::debug!(error, "messages are written by somebody else already");

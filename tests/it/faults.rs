@@ -261,6 +261,24 @@ async fn a_full_disk_under_the_access_log_costs_lines_and_says_how_many() {
 
 const DAY: i64 = 86_400;
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_read_the_messages_stops_nothing() {
+    // Standard error is a pipe that nobody reads, and takes 64 KiB.
+    let it = Real::start("").await;
+    let reason = "r".repeat(500);
+    for n in 0..200 {
+        let weights = json!({ "2.0.0": n % 50, "1.0.0": 100 - n % 50 });
+        let body = json!({ "weights": weights, "reason": reason });
+        let put = tokio::time::timeout(Duration::from_secs(5), it.api("PUT", "/v1/services/shop/split", body));
+        assert_eq!(put.await.expect("an answer").0, 200);
+    }
+    assert!(it.slowest(50).await < Duration::from_secs(1));
+    let mut it = it;
+    it.process.signal("TERM");
+    until("the end", Duration::from_secs(10), || std::future::ready(it.process.child.try_wait().unwrap().is_some()))
+        .await;
+}
+
 /// The guard, endpoints, limits and deadlines go by the monotone clock; the wall clock is for people, freezes and schedules.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wall_clock_that_jumps_moves_no_traffic_and_keeps_the_guard_from_nothing() {
