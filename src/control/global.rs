@@ -208,14 +208,8 @@ impl Writer {
         applied.commit.events = commit.events.clone();
         let patience = patience_for(&commit);
         let committed = self.write(commit, patience, false).await;
-        let first = committed.inspect_err(|e| {
-            self.metrics.set_store_up(matches!(e, StoreError::Conflict { .. }));
-        })?;
-        for (id, event) in (first..).zip(&mut applied.commit.events) {
-            event.id = id;
-        }
-        self.next_event = first + applied.commit.events.len() as u64;
-        receipt.event = Some(first);
+        let first = committed.inspect_err(|e| self.not_taken(e))?;
+        receipt.event = Some(self.numbers(first, &mut applied.commit.events));
         self.publish(view, applied, routes);
         Ok(receipt)
     }

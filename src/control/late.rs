@@ -8,13 +8,9 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use super::keys::signer;
-use super::start::secrets_of;
 use super::writer::Writer;
-use super::{SubmitError, View};
-use crate::model::{ChangeRequest, Commit, DocumentError, DocumentKey, Event, State};
-use crate::routing::{Context, Routes};
-use crate::store::{Loaded, StoreError};
+use crate::model::{Commit, Event};
+use crate::store::StoreError;
 
 /// How long people's changes wait for the store: longer than another process may keep it locked, so that it tells whether a
 /// change was made, and no longer, since rollbacks wait behind it.
@@ -38,23 +34,6 @@ enum What {
     GivenUp,
     /// An event that belongs to no change.
     Event(Box<Event>),
-}
-
-/// A change of the guard that is in effect and waits for the store.
-pub(super) struct Unconfirmed {
-    pub request: ChangeRequest,
-    pub commit: Commit,
-}
-
-impl Unconfirmed {
-    /// Whether the store has it.
-    fn is_in(&self, loaded: &Loaded) -> bool {
-        let Commit { revision, puts, .. } = &self.commit;
-        let has = |key: &DocumentKey, body: &String| {
-            loaded.documents.iter().any(|d| d.key == *key && d.revision == *revision && d.body == *body)
-        };
-        !puts.is_empty() && puts.iter().all(|(key, body)| has(key, body))
-    }
 }
 
 /// The answer to a write that is late; never when there is none.
@@ -84,6 +63,11 @@ pub(super) async fn in_time<T>(answer: impl Future<Output = Result<T, StoreError
     tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err(silent()))
 }
 
+/// Why nothing can be written while a write is late.
+pub(super) fn unanswered() -> StoreError {
+    StoreError::Away { detail: "an earlier change is not answered yet".to_owned() }
+}
+
 impl Writer {
     /// Writes a commit. When the store does not answer in time, [`StoreError::Away`] says so, and it may still be made.
     /// `in_effect`: whether it is the first of those that are in effect already, or will be then.
@@ -94,7 +78,7 @@ impl Writer {
         in_effect: bool,
     ) -> Result<u64, StoreError> {
         if self.late.is_some() {
-            return Err(StoreError::Away { detail: "an earlier change is not answered yet".to_owned() });
+            return Err(unanswered());
         }
         let store = self.store.clone();
         let mut answer = tokio::spawn(async move { store.commit(commit).await });
@@ -110,105 +94,23 @@ impl Writer {
         let Some(late) = self.late.take() else { return };
         match (answer, late.what) {
             (Ok(first), What::Event(event)) => self.tell(*event, first),
-            (Ok(_), What::InEffect) => drop(self.unconfirmed.pop_front()),
+            (Ok(_), What::InEffect) => {
+                self.unconfirmed.pop_front();
+                self.numbered = false;
+            }
             // Whoever asked for it was told that it may still be made.
             (Ok(_), What::GivenUp) | (Err(StoreError::Conflict { .. }), _) => {
-                // If it cannot be read now, the next change finds out.
-                let _said_already = self.take_over_and_repeat().await;
+                if let Err(error) = self.reconcile().await {
+                    tracing::warn!(%error, "the store's state cannot be taken over");
+                    self.doubt();
+                }
             }
-            (Err(error), _) => tracing::warn!(%error, "what the store had not answered in time was not written"),
+            (Err(error), _) => {
+                tracing::warn!(%error, "what the store had not answered in time was not written");
+                self.doubt();
+            }
         }
         self.confirm().await;
-    }
-
-    /// Commits what is in effect already, in its order.
-    pub(super) async fn confirm(&mut self) {
-        while self.late.is_none()
-            && let Some(first) = self.unconfirmed.front()
-        {
-            match self.write(first.commit.clone(), SHORT, true).await {
-                Ok(_) => {
-                    self.unconfirmed.pop_front();
-                }
-                Err(StoreError::Conflict { found, .. }) => {
-                    tracing::warn!(
-                        found,
-                        "the store moved on while it was away; what went back here goes back there too"
-                    );
-                    if !self.take_over_and_repeat().await {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the store is still away");
-                    return;
-                }
-            }
-        }
-        if self.late.is_some() || !self.unconfirmed.is_empty() {
-            return;
-        }
-        self.metrics.set_store_up(true);
-        let view = self.view.load_full();
-        if !view.confirmed {
-            self.view.store(Arc::new(View { confirmed: true, ..(*view).clone() }));
-        }
-    }
-
-    /// Takes over what the store has, and makes the rollbacks that are in effect here anew on top of it, as far as they
-    /// still concern what is there. Answers whether the store could be read.
-    async fn take_over_and_repeat(&mut self) -> bool {
-        let loaded = match in_time(self.store.load()).await {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                tracing::warn!(%error, "the store's state cannot be read");
-                return false;
-            }
-        };
-        let waiting: Vec<_> = self.unconfirmed.drain(..).filter(|waits| !waits.is_in(&loaded)).collect();
-        let view = self.view.load_full();
-        if let Err(error) = self.take_over(&view, loaded) {
-            tracing::error!(%error, "the store's state could not be taken over");
-            self.unconfirmed = waiting.into();
-            return false;
-        }
-        for Unconfirmed { request, .. } in waiting {
-            let view = self.view.load_full();
-            if let Err(error) = self.attempt(&view, &request, false).await {
-                // Such as: somebody has set the split again. Then the guard judges that.
-                tracing::warn!(%error, reason = %request.reason, "what went back here does not concern the store's state");
-            }
-        }
-        true
-    }
-
-    /// Takes over what another process committed.
-    ///
-    /// # Errors
-    /// [`SubmitError`]; the state here stays.
-    pub(super) async fn catch_up(&mut self, view: &View) -> Result<(), SubmitError> {
-        let loaded = in_time(self.store.load()).await?;
-        self.take_over(view, loaded)
-    }
-
-    fn take_over(&mut self, view: &View, loaded: Loaded) -> Result<(), SubmitError> {
-        let unreadable = |e: DocumentError| SubmitError::Store(StoreError::Invalid { detail: e.to_string() });
-        let state = State::from_documents(loaded.revision, &loaded.documents).map_err(unreadable)?;
-        // The other process may have made new keys.
-        let secrets = secrets_of(loaded.documents);
-        let context = Context { signer: Arc::new(signer(&view.settings, &secrets)), ..self.context.clone() };
-        let routes = Routes::compile(&view.settings.structure, &state, &context, Some(&view.routes))?;
-        (self.context, self.secrets) = (context, secrets);
-        self.next_event = loaded.next_event;
-        let routes = Arc::new(routes);
-        self.published.store(routes.clone());
-        self.forget_gone(&view.routes, &routes);
-        for (name, live) in &state.services {
-            self.metrics.set_split(name, &live.weights_in_effect(&live.split));
-        }
-        let confirmed = self.unconfirmed.is_empty();
-        self.view.store(Arc::new(View { state, routes, confirmed, ..view.clone() }));
-        Ok(())
     }
 
     /// Writes an event that belongs to no change, and tells those who listen.
@@ -225,6 +127,8 @@ impl Writer {
         match tokio::time::timeout(SHORT, &mut answer).await {
             Ok(Ok(Ok(first))) => self.tell(event, first),
             Ok(Ok(Err(error))) => {
+                // It may stand there all the same.
+                self.numbered = false;
                 tracing::warn!(%error, kind = %event.kind, "an event could not be written to the history");
             }
             Ok(Err(error)) => tracing::error!(%error, "an event could not be written to the history"),
@@ -252,12 +156,16 @@ impl Writer {
         }
     }
 
-    /// Takes the answer to that.
-    pub(super) fn hear(&mut self, answer: Result<(), StoreError>) {
+    /// Takes the answer to that, and what another process committed meanwhile.
+    pub(super) async fn hear(&mut self, answer: Result<(), StoreError>) {
         self.asked = None;
         self.metrics.set_store_up(answer.is_ok());
-        if let Err(error) = answer {
-            tracing::warn!(%error, "the store does not take changes");
+        match answer {
+            Ok(()) => self.catch_up_if_behind().await,
+            Err(error) => {
+                tracing::warn!(%error, "the store does not take changes");
+                self.doubt();
+            }
         }
     }
 }

@@ -9,9 +9,12 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::config;
-use crate::control::{Control, Parts, start};
-use crate::model::{Author, BasisPoints, Change, Document, EventKind, EventQuery, Scope, ServiceName, Weights};
-use crate::store::{MemoryStore, Store};
+use crate::control::{Control, Parts, SubmitError, start};
+use crate::model::{
+    Author, BasisPoints, Change, ChangeRequest, Document, DocumentKey, EventKind, EventQuery, Scope, ServiceName,
+    Weights,
+};
+use crate::store::{Loaded, MemoryStore, Store};
 use crate::telemetry::{Metrics, Tallies};
 
 const FILE: &str = r#"

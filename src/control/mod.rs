@@ -5,6 +5,7 @@
 //! once, shown as unconfirmed and committed when the store is back.
 
 mod board;
+mod doubt;
 mod error;
 mod global;
 mod keys;

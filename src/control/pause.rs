@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
-use super::late::in_time;
+use super::late::{in_time, unanswered};
 use super::writer::Writer;
 use super::{Command, Control, SubmitError};
 
@@ -45,6 +45,8 @@ impl Writer {
         self.confirm().await;
         let refused = match (self.view.load().read_only, self.unconfirmed.len()) {
             (true, _) => Some(SubmitError::ReadOnly),
+            // A write that the store has not answered yet would come after what the other process writes.
+            (false, 0) if self.late.is_some() => Some(SubmitError::Store(unanswered())),
             (false, 0) => in_time(self.store.ping()).await.err().map(SubmitError::Store),
             (false, waiting) => Some(SubmitError::Unconfirmed { waiting }),
         };
@@ -58,7 +60,8 @@ impl Writer {
         }
         let follows = decided.await.is_ok();
         if !follows {
-            // The other one may have written before it gave up.
+            // The other one may have written before it gave up, if only to the history.
+            self.numbered = false;
             self.follow_once().await;
         }
         follows
@@ -70,6 +73,8 @@ impl Writer {
         every.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             tokio::select! {
+                biased;
+                _ = every.tick() => self.follow_once().await,
                 command = queue.recv() => match command {
                     Some(Command::Close { reply }) => {
                         self.store.close().await;
@@ -79,22 +84,13 @@ impl Writer {
                     Some(command) => command.refuse(|| SubmitError::HandedOver),
                     None => return,
                 },
-                _ = every.tick() => self.follow_once().await,
             }
         }
     }
 
     async fn follow_once(&mut self) {
-        let view = self.view.load_full();
-        let known = match in_time(self.store.ping()).await {
-            Ok(()) => *self.store.watch().borrow(),
-            Err(error) => return tracing::warn!(%error, "what another process changes cannot be seen"),
-        };
-        if known > view.state.revision
-            && let Err(error) = self.catch_up(&view).await
-        {
-            tracing::warn!(%error, "what another process changed cannot be taken over");
-        }
+        let answer = in_time(self.store.ping()).await;
+        self.hear(answer).await;
     }
 }
 

@@ -10,8 +10,9 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::doubt::Unconfirmed;
 use super::keys::{document_key, fresh_secret, rotated, signer};
-use super::late::{Late, SHORT, Unconfirmed, answered, heard, patience_for};
+use super::late::{Late, SHORT, answered, heard, patience_for};
 use super::reload::{ReloadReport, differences, keeps_warm};
 use super::start::{begin, now_ms};
 use super::{Command, Receipt, SubmitError, View};
@@ -23,8 +24,6 @@ use crate::telemetry::Metrics;
 
 /// How long after a change the last good copy is written, so that a burst of changes costs one copy.
 const COPY_AFTER: Duration = Duration::from_secs(5);
-/// How often an absent store is tried again.
-const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// How often the store is asked whether it is there.
 const PING_EVERY: Duration = Duration::from_secs(10);
 
@@ -43,6 +42,10 @@ pub(super) struct Writer {
     pub(super) next_event: u64,
     /// Changes of the guard that are in effect and wait for the store, oldest first.
     pub(super) unconfirmed: VecDeque<Unconfirmed>,
+    /// When the store is looked at again, if it may have something else than what is shown.
+    pub(super) retry_at: Option<Instant>,
+    /// Whether the next event will get the number `next_event`.
+    pub(super) numbered: bool,
     /// A write that the store has not answered in time.
     pub(super) late: Option<Late>,
     /// The question whether the store takes changes.
@@ -77,6 +80,8 @@ impl Writer {
             secrets,
             next_event,
             unconfirmed: VecDeque::new(),
+            retry_at: None,
+            numbered: true,
             late: None,
             asked: None,
             copy_at,
@@ -88,20 +93,15 @@ impl Writer {
         let mut ping = tokio::time::interval(PING_EVERY);
         ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
-            let (copy_at, waits) = (self.copy_at, !self.unconfirmed.is_empty() && self.late.is_none());
-            let copy = async move {
-                match copy_at {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            let retry = async move {
-                match waits {
-                    true => tokio::time::sleep(RETRY_EVERY).await,
-                    false => std::future::pending().await,
-                }
-            };
+            let (copy, retry) = (when(self.copy_at), when(self.retry_at));
             tokio::select! {
+                // What is due by time is rare, and must not wait for a queue that is never empty.
+                biased;
+                answer = answered(&mut self.late) => self.settle(answer).await,
+                answer = heard(&mut self.asked) => self.hear(answer).await,
+                () = retry => self.retry().await,
+                () = copy => self.copy().await,
+                _ = ping.tick() => self.ask(),
                 command = queue.recv() => match command {
                     Some(Command::Close { reply }) => {
                         self.close().await;
@@ -116,11 +116,6 @@ impl Writer {
                     Some(command) => self.handle(command).await,
                     None => return,
                 },
-                answer = answered(&mut self.late) => self.settle(answer).await,
-                () = copy => self.copy().await,
-                () = retry => self.confirm().await,
-                _ = ping.tick() => self.ask(),
-                answer = heard(&mut self.asked) => self.hear(answer),
             }
         }
     }
@@ -181,13 +176,13 @@ impl Writer {
         }
     }
 
-    pub(super) async fn attempt(
-        &mut self,
-        view: &View,
-        request: &ChangeRequest,
-        dry_run: bool,
-    ) -> Result<Receipt, SubmitError> {
-        let applied = view.state.apply(&view.settings.structure, request, self.next_event, now_ms())?;
+    async fn attempt(&mut self, view: &View, request: &ChangeRequest, dry_run: bool) -> Result<Receipt, SubmitError> {
+        let goes_back = request.author == Author::Autopilot
+            && matches!(request.change, Change::Rollback { .. } | Change::Brake { .. });
+        if !goes_back {
+            self.number().await;
+        }
+        let mut applied = view.state.apply(&view.settings.structure, request, self.next_event, now_ms())?;
         let routes = view.routes.with_service(&request.service, &applied.state, &self.context)?;
         let mut receipt = Receipt {
             revision: applied.state.revision,
@@ -202,8 +197,6 @@ impl Writer {
             receipt.revision = view.state.revision;
             return Ok(receipt);
         }
-        let goes_back = request.author == Author::Autopilot
-            && matches!(request.change, Change::Rollback { .. } | Change::Brake { .. });
         if !self.unconfirmed.is_empty() && !goes_back {
             return Err(SubmitError::Unconfirmed { waiting: self.unconfirmed.len() });
         }
@@ -216,18 +209,18 @@ impl Writer {
         };
         receipt.event = Some(self.next_event);
         match committed {
-            Ok(first) => self.next_event = first + applied.commit.events.len() as u64,
+            Ok(first) => receipt.event = Some(self.numbers(first, &mut applied.commit.events)),
             Err(conflict @ StoreError::Conflict { .. }) => return Err(conflict.into()),
             Err(error) if goes_back => {
                 tracing::error!(%error, "the store is away; traffic goes back all the same and will be committed later");
-                let (request, commit) = (request.clone(), applied.commit.clone());
-                self.unconfirmed.push_back(Unconfirmed { request, commit });
+                self.unconfirmed.push_back(Unconfirmed { request: request.clone(), commit: applied.commit.clone() });
                 self.metrics.set_store_up(false);
+                self.doubt();
                 self.next_event += applied.commit.events.len() as u64;
                 receipt.unconfirmed = true;
             }
             Err(error) => {
-                self.metrics.set_store_up(false);
+                self.not_taken(&error);
                 return Err(error.into());
             }
         }
@@ -299,7 +292,8 @@ impl Writer {
         for commit in commits {
             let events = commit.events.clone();
             let patience = patience_for(&commit);
-            self.next_event = self.write(commit, patience, false).await? + 1;
+            let first = self.write(commit, patience, false).await.inspect_err(|e| self.not_taken(e))?;
+            self.next_event = first + 1;
             begun.extend(events);
         }
         self.context = context;
@@ -354,12 +348,10 @@ impl Writer {
         (event.id, event.author, event.reason) = (self.next_event, author.clone(), reason.to_owned());
         (event.before, event.after) = (before.clone(), after.clone());
         let puts = secrets.iter().map(|d| (d.key.clone(), d.body.clone())).collect();
-        let commit = Commit { expected, revision, puts, deletes: Vec::new(), events: vec![event] };
+        let mut commit = Commit { expected, revision, puts, deletes: Vec::new(), events: vec![event] };
         let committed = self.write(commit.clone(), patience_for(&commit), false).await;
-        let first = committed.inspect_err(|e| {
-            self.metrics.set_store_up(matches!(e, StoreError::Conflict { .. }));
-        })?;
-        self.next_event = first + 1;
+        let first = committed.inspect_err(|e| self.not_taken(e))?;
+        self.numbers(first, &mut commit.events);
         (self.context, self.secrets) = (context, secrets);
         self.publish(view, Applied { state, commit, document_revision: revision, after: after.clone() }, routes);
         let (event, dry_run, unconfirmed) = (Some(first), false, false);
@@ -384,6 +376,14 @@ impl Writer {
                 tracing::warn!(%error, "the last good copy could not be written");
             }
         }));
+    }
+}
+
+/// Ends at this time, or never.
+async fn when(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 
