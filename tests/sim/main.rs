@@ -4,6 +4,7 @@
 //! No clock, no thread, no network: the pure code is driven directly, and the shell around it is modelled in `shell`. A story
 //! that fails says how it is told again: `SIM_SEED=17 cargo test --test sim -- wild`. `SIM_SEEDS=100000` tells more of them.
 
+mod control;
 mod dice;
 mod guard;
 mod invariants;
