@@ -212,7 +212,18 @@ impl Split {
 
     /// How many buckets have another owner in the other split.
     pub fn moved_buckets(&self, other: &Self) -> usize {
-        (0..BUCKETS).map(Bucket).filter(|b| self.version_at(*b) != other.version_at(*b)).count()
+        let (mut from, mut moved) = (0, 0);
+        let (mut own, mut theirs) = (self.slices.iter().peekable(), other.slices.iter().peekable());
+        while let (Some(a), Some(b)) = (own.peek(), theirs.peek()) {
+            let (ends, end) = ((a.end, b.end), a.end.min(b.end));
+            if a.version != b.version {
+                moved += usize::from(end - from);
+            }
+            from = end;
+            own.next_if(|_| ends.0 == end);
+            theirs.next_if(|_| ends.1 == end);
+        }
+        moved
     }
 
     /// Whether the slices are as this module makes them: ascending, complete, none empty, of no more versions than
