@@ -1,7 +1,8 @@
 //! Rollouts in virtual time: hundreds of stories by chance, each from a seed, with people who do anything, a guard that errs,
 //! gates that fail, clocks that jump and a process that dies. After every commit all promises are held against the state.
 //!
-//! No clock, no thread, no network: the pure code is driven directly, and the shell around it is modelled in `shell`. A story
+//! No clock, no thread, no network: the pure code is driven directly, and the shell around it is modelled in `shell`. The real
+//! control room has stories of its own, in `control`: several processes on one faulty store, and clients who compare. A story
 //! that fails says how it is told again: `SIM_SEED=17 cargo test --test sim -- wild`. `SIM_SEEDS=100000` tells more of them.
 
 mod control;

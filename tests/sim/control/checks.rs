@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 use switchback::control::View;
-use switchback::model::{Author, Document, DocumentKey, Event, EventKind, ServiceState, State};
+use switchback::model::{Document, DocumentKey, Event, EventKind, ServiceState, State};
 
 use super::calls::{self, Answer, Call, operations};
 use super::disk::{Picture, picture};
@@ -102,7 +102,7 @@ pub async fn audit(world: &World) {
     let calls = world.calls.borrow();
     for call in calls.iter() {
         let found = by_reason.get(call.reason.as_str()).map_or(&[][..], Vec::as_slice);
-        happened(world, call, found, &events);
+        happened(world, call, found, (&calls, &events));
     }
     told(world, &events, &calls);
     for service in SERVICES {
@@ -134,7 +134,7 @@ fn revisions(world: &World, events: &[Event]) {
 }
 
 /// What its author was told of a change is what happened.
-fn happened(world: &World, call: &Call, found: &[&Event], events: &[Event]) {
+fn happened(world: &World, call: &Call, found: &[&Event], (calls, events): (&[Call], &[Event])) {
     let Call { reason, answer, .. } = call;
     world.check(found.len() <= 1, || format!("{reason} happened {} times", found.len()));
     match answer {
@@ -151,7 +151,7 @@ fn happened(world: &World, call: &Call, found: &[&Event], events: &[Event]) {
             world.check(found.is_empty(), || format!("{reason} was refused ({why}) and happened all the same"));
         }
         Answer::Unconfirmed => {
-            world.check(!found.is_empty() || excused(world, call, events), || {
+            world.check(!found.is_empty() || excused(world, call, calls, events), || {
                 format!("{reason} was in effect and was never confirmed")
             });
         }
@@ -165,15 +165,20 @@ fn happened(world: &World, call: &Call, found: &[&Event], events: &[Event]) {
 }
 
 /// Whether a change of the guard that was in effect need not stand in the history: the process died before it could confirm
-/// it, another one wrote, or the guard took the service's traffic back all the same, by another change.
-fn excused(world: &World, call: &Call, events: &[Event]) -> bool {
-    let process = &world.processes.borrow()[call.process];
-    let back = |event: &&Event| {
+/// it, or it was refused in the end because the split was set again by a change that the process could not know of. That is
+/// the last one before or the first one after it, and one that its author was not told the end of or another process made.
+fn excused(world: &World, call: &Call, calls: &[Call], events: &[Event]) -> bool {
+    let of_split = |event: &&Event| {
         let of_service = event.service.as_ref().is_some_and(|service| service.as_str() == call.service);
-        of_service && event.kind == EventKind::Rollback && event.author == Author::Autopilot
+        of_service && matches!(event.kind, EventKind::Rollback | EventKind::SplitSet)
     };
-    let again = events.iter().filter(back).any(|event| event.id >= call.next_event);
-    !process.alive.get() || process.disturbed.get() || again
+    let before = events.iter().rev().filter(of_split).find(|event| event.id < call.next_event);
+    let after = events.iter().filter(of_split).find(|event| event.id >= call.next_event);
+    let unknown = |event: &Event| {
+        let made = calls.iter().find(|made| made.reason == event.reason);
+        made.is_some_and(|made| made.process != call.process || !matches!(made.answer, Answer::Done(_)))
+    };
+    !world.processes.borrow()[call.process].alive.get() || before.into_iter().chain(after).any(unknown)
 }
 
 /// What processes told those who listen stands in the history under the same number. What was told while it was not

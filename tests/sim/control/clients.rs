@@ -42,7 +42,7 @@ pub async fn live(world: Rc<World>, number: u64, seed: u64) {
 }
 
 /// A change of a person's.
-fn plain(reason: &str, change: Change, service: &str) -> ChangeRequest {
+pub fn plain(reason: &str, change: Change, service: &str) -> ChangeRequest {
     ChangeRequest {
         service: service.parse().expect("a service's name"),
         change,

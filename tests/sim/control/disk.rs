@@ -65,6 +65,12 @@ impl Disk {
         change(&mut self.inner().weather);
     }
 
+    /// Whether reads succeed.
+    pub fn is_well(&self) -> bool {
+        let weather = self.inner().weather;
+        !weather.away && weather.read == 0
+    }
+
     pub fn truth<T>(&self, look: impl FnOnce(&Truth) -> T) -> T {
         look(&self.inner().truth)
     }

@@ -5,14 +5,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchback::control::{Parts, start};
-use switchback::model::{Author, Event, EventKind};
+use switchback::control::{Parts, Paused, start};
+use switchback::model::{Author, Change, Event, EventKind};
 use switchback::telemetry::{Metrics, Tallies};
 use tokio::time::{sleep, timeout};
 
+use super::clients::plain;
 use super::disk::Connection;
 use super::link::{End, Said, link};
-use super::world::{Process, World};
+use super::world::{Process, SERVICES, World};
 
 /// Who does not answer a step within this time is given up.
 const STEP: Duration = Duration::from_secs(60);
@@ -72,7 +73,7 @@ async fn talk(world: &World, old: &Process, end: &mut End) -> bool {
     old.disturbed.set(true);
     end.say(Said::Paused).await;
     let Ok(Some(Said::Serving)) = timeout(STEP, end.hear()).await else {
-        drop(paused);
+        go_on(world, old, paused).await;
         return false;
     };
     world.tell(format!("process {} follows", old.id));
@@ -81,6 +82,18 @@ async fn talk(world: &World, old: &Process, end: &mut End) -> bool {
     paused.follow();
     end.say(Said::Done).await;
     true
+}
+
+/// The writer goes on, and knows what the other one wrote before anybody asks it for anything.
+async fn go_on(world: &World, old: &Process, paused: Paused) {
+    let (newest, well) = (world.disk.truth(|truth| truth.revision), world.disk.is_well());
+    drop(paused);
+    let Some(control) = old.control() else { return };
+    let _refused_or_not = control.submit(plain("a dry run", Change::SetHold, SERVICES[0]), true).await;
+    let shown = control.view().state.revision;
+    world.check(shown >= newest || !well || !world.disk.is_well(), || {
+        format!("process {} goes on at revision {shown}, the store was at {newest}", old.id)
+    });
 }
 
 /// The side of the new process, as in `src/handover/take.rs` and `src/app.rs`.
