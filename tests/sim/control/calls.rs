@@ -38,7 +38,7 @@ pub enum Answer {
     /// It did not happen and never will.
     Refused(String),
     /// Nobody said, or it may have happened in spite of an error.
-    Unknown(String),
+    Unknown(#[expect(dead_code, reason = "for who reads the log")] String),
 }
 
 impl From<Result<Receipt, SubmitError>> for Answer {

@@ -63,8 +63,8 @@ fn agree(world: &World, process: &Process, view: &View) {
 fn unconfirmed(world: &World, process: &Process, state: &State) {
     for (name, live) in &state.services {
         let key = format!("service/{name}");
-        let body = json!(**live);
-        let shown = |picture: &Picture| picture.get(&key).is_some_and(|(_, text)| *text == body.to_string());
+        let body = json!(**live).to_string();
+        let shown = |picture: &Picture| picture.get(&key).is_some_and(|(_, text)| *text == body);
         let committed = world.disk.truth(|truth| truth.pictures.values().any(|picture| shown(picture)));
         let back = live.weights_in_effect(&live.split).sole() == Some(&live.baseline);
         world.check(committed || back, || format!("process {} shows a {name} that was never committed", process.id));

@@ -69,8 +69,8 @@ pub fn explain(begin: &Content, mut history: Vec<Operation>) -> Result<(), Strin
     let mut best = (0, String::new());
     let mut been = HashSet::new();
     let mut open = vec![(vec![false; history.len()], begin.clone())];
-    while let Some((mut explained, mut content)) = open.pop() {
-        read_all(&history, &mut explained, &mut content);
+    while let Some((mut explained, content)) = open.pop() {
+        read_all(&history, &mut explained, &content);
         if !been.insert((explained.clone(), content.clone())) {
             continue;
         }
@@ -98,12 +98,13 @@ pub fn explain(begin: &Content, mut history: Vec<Operation>) -> Result<(), Strin
 }
 
 /// Reads that see what there is come at once: they change nothing, so no other order can fit better.
-fn read_all(history: &[Operation], explained: &mut [bool], content: &mut Content) {
-    while content.exact {
-        let may_come = candidates(history, explained);
-        let fits =
-            |at: &usize| matches!(history[*at].what, What::Read { .. }) && content.after(&history[*at].what).is_some();
-        let Some(at) = may_come.into_iter().find(fits) else { return };
+fn read_all(history: &[Operation], explained: &mut [bool], content: &Content) {
+    if !content.exact {
+        return;
+    }
+    let fits =
+        |at: &usize| matches!(history[*at].what, What::Read { .. }) && content.after(&history[*at].what).is_some();
+    while let Some(at) = candidates(history, explained).into_iter().find(fits) {
         explained[at] = true;
     }
 }

@@ -68,7 +68,7 @@ fn run(seed: u64) -> u64 {
 /// Anything may happen.
 async fn wild(world: &Rc<World>) {
     let steps = world.dice.borrow_mut().within(100, 500);
-    let rough = *world.dice.borrow_mut().pick(&[0, 10, 50, 150]);
+    let rough = *world.dice.borrow_mut().pick(&[0, 10, 50, 150, 400]);
     let events = *world.dice.borrow_mut().pick(&[5, 20, 60]);
     for _ in 0..steps {
         let ms = *world.dice.borrow_mut().pick(&[1, 10, 50, 100, 500]);
