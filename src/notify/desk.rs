@@ -116,8 +116,10 @@ impl Desk {
 
     fn wants(&self, kind: EventKind, service: Option<&ServiceName>) -> bool {
         let target = &self.target;
+        // Nobody wants to hear of every start who did not ask for it.
+        let asked = || if target.kinds.is_empty() { kind != EventKind::Started } else { target.kinds.contains(&kind) };
         severity_of(kind) >= target.severity
-            && (target.kinds.is_empty() || target.kinds.contains(&kind))
+            && asked()
             && (target.services.is_empty() || service.is_some_and(|s| target.services.contains(s)))
     }
 
