@@ -1,5 +1,6 @@
 //! Builds and joins everything: the only file that names every room. What it returns can be driven by tests.
 
+mod machines;
 mod relay;
 mod reload;
 mod store;
@@ -13,18 +14,18 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use self::relay::{Carried, Machines, Relay};
+use self::machines::{notify_door, start_machines};
+use self::relay::{Carried, Relay};
 use self::store::open_store;
-use crate::admin::{self, AdminParts, NotifyDoor, ProxyStatus, Readiness, Reload, ReloadError, UpgradeError, Upgraded};
-use crate::autopilot::{self, AutopilotParts, RolloutParts};
+use crate::admin::{self, AdminParts, ProxyStatus, Readiness, Reload, ReloadError, UpgradeError, Upgraded};
 use crate::config::Settings;
 use crate::control::{self, Control, ReloadReport, StartError};
 use crate::handover::{self, CommandLine, HandoverError, Post, Predecessor, Role, Sockets};
-use crate::notify::{self, Notifier, NotifyParts};
+use crate::notify::Notifier;
 use crate::proxy::{self, Clock, EndpointKeeper, ProxyHandle, ProxyParts, StartProxyError, StreamKeeper};
 use crate::store::StoreError;
 use crate::telemetry::{AccessLog, AccessLogError, LogTarget, Metrics, Tallies, Windows};
-use crate::webhook::{Caller, SetUpError};
+use crate::webhook::SetUpError;
 
 /// How long the admin API may take to finish its answers at the end.
 const ADMIN_STOP: Duration = Duration::from_secs(2);
@@ -357,58 +358,6 @@ fn current_settings(control: &Control) -> Arc<dyn Fn() -> Arc<Settings> + Send +
 /// Milliseconds since the Unix epoch.
 fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
-}
-
-/// Starts what acts by itself: who is told, the guard and the rollouts. Nobody must miss what the guard does first.
-fn start_machines(
-    control: &Control,
-    tallies: &Arc<Tallies>,
-    windows: &Arc<Mutex<Windows>>,
-    metrics: &Arc<Metrics>,
-    clock: Clock,
-    carried: Carried,
-) -> Result<(Notifier, JoinHandle<()>, Machines), AppError> {
-    let (notifier, notify) = notify::start(NotifyParts {
-        control: control.clone(),
-        tallies: tallies.clone(),
-        windows: windows.clone(),
-        metrics: metrics.clone(),
-        clock,
-        instance: instance(),
-    });
-    let guard = AutopilotParts {
-        control: control.clone(),
-        tallies: tallies.clone(),
-        windows: windows.clone(),
-        metrics: metrics.clone(),
-        clock,
-    };
-    let rollouts = RolloutParts {
-        control: control.clone(),
-        tallies: tallies.clone(),
-        metrics: metrics.clone(),
-        caller: gates_caller(control)?,
-        clock,
-    };
-    let guard = autopilot::start(guard, carried.guard);
-    Ok((notifier, notify, Machines { guard, rollouts: autopilot::start_rollouts(rollouts, carried.rollouts) }))
-}
-
-/// Gates are named by whoever may start rollouts, so they lie where registered endpoints may.
-fn gates_caller(control: &Control) -> Result<Caller, AppError> {
-    let control = control.clone();
-    Ok(Caller::restricted(Arc::new(move || control.view().settings.admin.reach()))?)
-}
-
-fn notify_door(notifier: Notifier) -> NotifyDoor {
-    let targets = notifier.clone();
-    NotifyDoor {
-        targets: Arc::new(move || targets.targets()),
-        test: Arc::new(move |name| {
-            let notifier = notifier.clone();
-            Box::pin(async move { notifier.test(name.as_deref()).await })
-        }),
-    }
 }
 
 fn open_access_log(settings: &Settings, metrics: &Metrics) -> Result<Option<Arc<AccessLog>>, AppError> {

@@ -147,6 +147,9 @@ pub enum UpgradeError {
     /// The first process of a container.
     #[error("this is process 1, and its container ends with it: replace the container instead")]
     First,
+    /// This process knows more than the store.
+    #[error("nothing can be handed over now: {0}")]
+    NotNow(String),
     /// The new process cannot be started.
     #[error("the new process cannot be started: {0}")]
     Spawn(std::io::Error),

@@ -150,6 +150,9 @@ impl From<SubmitError> for Problem {
 impl From<UpgradeError> for Problem {
     fn from(error: UpgradeError) -> Self {
         let (status, kind) = match &error {
+            UpgradeError::NotNow(_) => {
+                return Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_now", error.to_string()).retry_after(5);
+            }
             UpgradeError::Busy => (StatusCode::CONFLICT, "busy"),
             UpgradeError::NoCommand | UpgradeError::First => (StatusCode::CONFLICT, "not_possible"),
             UpgradeError::Spawn(_) | UpgradeError::Ended(_) | UpgradeError::TooSlow(_) => {

@@ -51,6 +51,8 @@ pub(super) struct Relay {
     sockets: Mutex<Sockets>,
     still: Mutex<Option<Still>>,
     retired: watch::Sender<Option<u32>>,
+    /// Why the last process that asked got nothing.
+    refused: Mutex<Option<String>>,
     command_line: Option<CommandLine>,
     upgrading: tokio::sync::Mutex<()>,
 }
@@ -138,6 +140,7 @@ impl Relay {
             sockets: Mutex::new(sockets),
             still: Mutex::default(),
             retired: watch::Sender::new(None),
+            refused: Mutex::default(),
             command_line,
             upgrading: tokio::sync::Mutex::default(),
         }
@@ -191,10 +194,14 @@ impl Relay {
         if self.is_retired() {
             return Err(UpgradeError::Busy);
         }
+        lock(&self.refused).take();
         let mut child = command_line.spawn().map_err(UpgradeError::Spawn)?;
         tokio::select! {
             pid = self.retired() => Ok(Upgraded { from: std::process::id(), to: pid }),
-            ended = child.wait() => Err(UpgradeError::Ended(ended.map_err(UpgradeError::Spawn)?)),
+            ended = child.wait() => Err(match lock(&self.refused).take() {
+                Some(why) => UpgradeError::NotNow(why),
+                None => UpgradeError::Ended(ended.map_err(UpgradeError::Spawn)?),
+            }),
             () = tokio::time::sleep(UPGRADE) => {
                 let _ended_meanwhile = child.start_kill();
                 Err(UpgradeError::TooSlow(UPGRADE))
@@ -213,16 +220,7 @@ impl Incumbent for Relay {
     }
 
     async fn pause(&self) -> Result<Value, String> {
-        let ending = || "the process is ending".to_owned();
-        // The guard first: what it asked for before is written before the writer pauses.
-        let (guard, guard_still) = self.machines.guard.pause().await.ok_or_else(ending)?;
-        let (rollouts, rollouts_still) = self.machines.rollouts.pause().await.ok_or_else(ending)?;
-        let writer = self.control.pause().await.map_err(|error| error.to_string())?;
-        let windows = lock(&self.windows).carry();
-        let carried = Carried { pid: None, clock_us: self.clock.now_us(), guard, rollouts, windows };
-        let known = serde_json::to_value(carried).map_err(|error| format!("its evidence cannot be told: {error}"))?;
-        *lock(&self.still) = Some(Still { writer, _guard: guard_still, _rollouts: rollouts_still });
-        Ok(known)
+        self.stand_still().await.inspect_err(|why| *lock(&self.refused) = Some(why.clone()))
     }
 
     async fn resume(&self) {
@@ -236,6 +234,21 @@ impl Incumbent for Relay {
             still.writer.follow();
         }
         self.retired.send_replace(Some(successor));
+    }
+}
+
+impl Relay {
+    async fn stand_still(&self) -> Result<Value, String> {
+        let ending = || "the process is ending".to_owned();
+        // The guard first: what it asked for before is written before the writer pauses.
+        let (guard, guard_still) = self.machines.guard.pause().await.ok_or_else(ending)?;
+        let (rollouts, rollouts_still) = self.machines.rollouts.pause().await.ok_or_else(ending)?;
+        let writer = self.control.pause().await.map_err(|error| error.to_string())?;
+        let windows = lock(&self.windows).carry();
+        let carried = Carried { pid: None, clock_us: self.clock.now_us(), guard, rollouts, windows };
+        let known = serde_json::to_value(carried).map_err(|error| format!("its evidence cannot be told: {error}"))?;
+        *lock(&self.still) = Some(Still { writer, _guard: guard_still, _rollouts: rollouts_still });
+        Ok(known)
     }
 }
 

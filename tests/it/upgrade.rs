@@ -169,6 +169,22 @@ async fn an_upgrade_that_fails_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn while_the_store_is_away_nothing_is_handed_over_and_the_reason_is_told() {
+    let (old, new) = (Backend::start("1.0.0").await, Backend::start("2.0.0").await);
+    let folder = TempDir::new().unwrap();
+    let mut process = Process::start(&folder, &two_versions(&old, &new, ""));
+    process.ready().await;
+    let locked = rusqlite::Connection::open(folder.path().join("switchback.db")).unwrap();
+    locked.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let (status, answer) = call(&process, "POST", "/v1/upgrade", None).await;
+    assert_eq!((status, &answer["type"]), (503, &json!("urn:switchback:not_now")), "{answer}");
+    assert_eq!(client().get(&process.proxy).send().await.unwrap().status(), 200);
+    locked.execute_batch("ROLLBACK").unwrap();
+    process.upgrade().await;
+    split(&process, 10).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sigquit_upgrades_and_a_second_process_without_take_over_is_refused() {
     let (old, new) = (Backend::start("1.0.0").await, Backend::start("2.0.0").await);
     let folder = TempDir::new().unwrap();
