@@ -88,7 +88,8 @@ pub struct Wanted {
 }
 
 impl Autopilot {
-    pub(super) fn new(parts: AutopilotParts) -> Self {
+    /// A guard that knows nothing yet, for those who tell it the time themselves.
+    pub fn new(parts: AutopilotParts) -> Self {
         let (report_done, done) = mpsc::unbounded_channel();
         Self {
             control: parts.control,

@@ -10,6 +10,7 @@ mod checks;
 mod clients;
 mod disk;
 mod fleet;
+mod guard;
 mod history;
 mod history_tests;
 mod link;

@@ -38,6 +38,11 @@ pub const SERVICES: [&str; 2] = ["api", "shop"];
 /// Lines that a story which fails is told with.
 const LINES: usize = 60;
 
+/// What the file says.
+pub fn settings() -> Settings {
+    config::parse(FILE, Path::new("/etc/sim.toml"), &|_| None).expect("a good file")
+}
+
 /// A process of the machine, from outside.
 pub struct Process {
     pub id: usize,
@@ -99,7 +104,7 @@ impl World {
             looks: RefCell::default(),
             calm: Cell::default(),
             over: Cell::default(),
-            settings: config::parse(FILE, Path::new("/etc/sim.toml"), &|_| None).expect("a good file"),
+            settings: settings(),
             turn: Cell::default(),
             since: Instant::now(),
             tasks: RefCell::default(),
