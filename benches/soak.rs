@@ -9,6 +9,7 @@
 mod strict;
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -337,6 +338,13 @@ async fn watch(proxy: &Proxy, load: &Strict, done: &Done, long: Duration) -> Gro
     grown
 }
 
+/// The mean of the memory within these seconds.
+fn mean(grown: &Grown, within: Range<u64>) -> f64 {
+    let looks = grown.iter().filter(|(at, ..)| within.contains(&at.as_secs())).map(|(_, memory, _)| *memory as f64);
+    let (n, sum) = looks.fold((0.0, 0.0), |(n, sum), memory| (n + 1.0, sum + memory));
+    sum / n
+}
+
 fn report(counts: &Counts, done: &Done, grown: &Grown) -> ExitCode {
     let count = |n: &AtomicU64| n.load(SeqCst);
     println!();
@@ -357,16 +365,16 @@ fn report(counts: &Counts, done: &Done, grown: &Grown) -> ExitCode {
     println!("store outages     {:>10}", count(&done.outages));
     let wrong = done.wrong.lock().expect("nothing panics with it");
     println!("else              {:>10}   {:?}", wrong.len(), &wrong[..wrong.len().min(10)]);
-    // What a process needs is there after some minutes; what comes later is growth.
-    let settled = grown.iter().find(|(at, ..)| at.as_secs() >= 300).or(grown.get(grown.len() / 2));
-    if let (Some((at, before, fds_before)), Some((end, after, fds))) = (settled, grown.last()) {
-        let percent = (*after as f64 / *before as f64 - 1.0) * 100.0;
-        println!(
-            "memory            {before} KiB after {:.0} s, {after} KiB after {:.0} s: {percent:+.1} %; descriptors {fds_before}, {fds}",
-            at.as_secs_f64(),
-            end.as_secs_f64()
-        );
-    }
+    // What a process needs is there after some minutes; what comes later is growth. Memory follows the load of the moment,
+    // so means are compared.
+    let last = grown.last().map_or(0, |(at, ..)| at.as_secs());
+    let early = mean(grown, if last >= 600 { 300..600 } else { last / 4..last / 2 });
+    let late = mean(grown, if last >= 600 { last - 300..last + 1 } else { last * 3 / 4..last + 1 });
+    let percent = (late / early - 1.0) * 100.0;
+    let descriptors = grown.iter().map(|(.., descriptors)| descriptors).max();
+    println!(
+        "memory            {early:.0} KiB, at the end {late:.0} KiB: {percent:+.1} %; at most {descriptors:?} descriptors"
+    );
     match count(&counts.failed) == 0 && wrong.is_empty() {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
