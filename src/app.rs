@@ -29,8 +29,6 @@ use crate::webhook::SetUpError;
 
 /// How long the admin API may take to finish its answers at the end.
 const ADMIN_STOP: Duration = Duration::from_secs(2);
-/// How long a request to the admin API may be on its way when another process takes over.
-const ADMIN_LINGER: Duration = Duration::from_secs(1);
 /// How long the first look-up of names may hold up the start.
 const PRIME: Duration = Duration::from_secs(2);
 
@@ -166,11 +164,12 @@ impl App {
         })?;
         control.note(carried.story());
         let (notifier, told, machines) = start_machines(&control, &tallies, &windows, &metrics, clock, carried)?;
+        let (stop_admin, _) = tokio::sync::watch::channel(None);
         let sockets = std::mem::take(&mut proxy.copies);
-        let relay = Relay::new(control.clone(), clock, machines, windows.clone(), sockets, command_line);
+        let ends = stop_admin.clone();
+        let relay = Relay::new(control.clone(), clock, machines, windows.clone(), sockets, ends, command_line);
         let reload = reload::door(control.clone(), metrics.clone());
         let watch = reload::watch(control.clone(), reload.clone());
-        let (stop_admin, _) = tokio::sync::watch::channel(None);
         let mut app = Self {
             listen: proxy.listen.clone(),
             listen_tls: proxy.listen_tls.clone(),
@@ -280,10 +279,7 @@ impl App {
         }
         if let Some(proxy) = self.proxy.take() {
             clean = match self.relay.is_retired() {
-                true => {
-                    let _nobody_listens = self.stop_admin.send(Some(ADMIN_LINGER));
-                    proxy.retire(proxy_settings.drain_timeout).await
-                }
+                true => proxy.retire(proxy_settings.drain_timeout).await,
                 false => {
                     proxy.begin_drain();
                     tokio::time::sleep(proxy_settings.ready_delay).await;

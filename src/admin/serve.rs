@@ -60,6 +60,8 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<
     tokio::pin!(shutdown);
     let linger = loop {
         tokio::select! {
+            // Whoever comes after the end has begun is for the process that has taken over.
+            biased;
             linger = &mut shutdown => break linger,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {

@@ -19,6 +19,8 @@ use crate::model::{Author, Event, EventKind};
 use crate::proxy::Clock;
 use crate::telemetry::{CarriedWindows, Windows};
 
+/// How long a request to the admin API may be on its way when another process takes over.
+const ADMIN_LINGER: Duration = Duration::from_secs(1);
 /// How long a new process may take until it serves.
 const UPGRADE: Duration = Duration::from_secs(180);
 
@@ -51,6 +53,8 @@ pub(super) struct Relay {
     sockets: Mutex<Sockets>,
     still: Mutex<Option<Still>>,
     retired: watch::Sender<Option<u32>>,
+    /// Ends the admin API here, and says how long a request may be on its way.
+    stop_admin: watch::Sender<Option<Duration>>,
     /// Why the last process that asked got nothing.
     refused: Mutex<Option<String>>,
     command_line: Option<CommandLine>,
@@ -130,6 +134,7 @@ impl Relay {
         machines: Machines,
         windows: Arc<Mutex<Windows>>,
         sockets: Sockets,
+        stop_admin: watch::Sender<Option<Duration>>,
         command_line: Option<CommandLine>,
     ) -> Self {
         Self {
@@ -140,6 +145,7 @@ impl Relay {
             sockets: Mutex::new(sockets),
             still: Mutex::default(),
             retired: watch::Sender::new(None),
+            stop_admin,
             refused: Mutex::default(),
             command_line,
             upgrading: tokio::sync::Mutex::default(),
@@ -233,6 +239,8 @@ impl Incumbent for Relay {
         if let Some(still) = lock(&self.still).take() {
             still.writer.follow();
         }
+        // Before anybody hears that the other process serves: who then asks for something must come to that one.
+        self.stop_admin.send_replace(Some(ADMIN_LINGER));
         self.retired.send_replace(Some(successor));
     }
 }

@@ -136,7 +136,8 @@ async fn a_process_that_only_finishes_follows_what_the_new_one_decides() {
     assert!(ask(false).await.contains("x-backend: 2.0.0"));
     process.upgrade().await;
     let body = json!({ "reason": "it is broken" });
-    assert_eq!(call(&process, "POST", "/v1/services/shop/rollback", Some(body)).await.0, 200);
+    let (status, answer) = call(&process, "POST", "/v1/services/shop/rollback", Some(body)).await;
+    assert_eq!(status, 200, "{answer}");
     // The connection belongs to the process before, which may take a moment to hear of it.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let answer = ask(true).await;
