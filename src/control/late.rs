@@ -24,6 +24,8 @@ pub(super) const SHORT: Duration = Duration::from_millis(300);
 pub(super) struct Late {
     answer: JoinHandle<Result<u64, StoreError>>,
     what: What,
+    /// Whether a change has waited for it already.
+    waited_for: bool,
 }
 
 /// What is written.
@@ -85,8 +87,20 @@ impl Writer {
         if let Ok(answered) = tokio::time::timeout(patience, &mut answer).await {
             return answered.unwrap_or(Err(StoreError::Closed));
         }
-        self.late = Some(Late { answer, what: if in_effect { What::InEffect } else { What::GivenUp } });
+        let what = if in_effect { What::InEffect } else { What::GivenUp };
+        self.late = Some(Late { answer, what, waited_for: true });
         Err(StoreError::Away { detail: format!("it has not answered for {patience:?}, and may still make the change") })
+    }
+
+    /// Nobody has waited for an event to be written, so the first change after it does. One only: rollbacks wait behind.
+    pub(super) async fn wait_for_late(&mut self) {
+        let Some(late) = &mut self.late else { return };
+        if std::mem::replace(&mut late.waited_for, true) {
+            return;
+        }
+        if let Ok(answer) = tokio::time::timeout(PATIENCE, answered(&mut self.late)).await {
+            self.settle(answer).await;
+        }
     }
 
     /// Takes the answer to the write that was late.
@@ -132,7 +146,10 @@ impl Writer {
                 tracing::warn!(%error, kind = %event.kind, "an event could not be written to the history");
             }
             Ok(Err(error)) => tracing::error!(%error, "an event could not be written to the history"),
-            Err(_) => self.late = Some(Late { answer, what: What::Event(Box::new(event)) }),
+            Err(_) => {
+                let what = What::Event(Box::new(event));
+                self.late = Some(Late { answer, what, waited_for: false });
+            }
         }
     }
 

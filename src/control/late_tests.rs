@@ -201,3 +201,17 @@ async fn the_end_does_not_wait_for_ever() {
     control.close().await;
     assert!(begun.elapsed() < Duration::from_secs(7), "{:?}", begun.elapsed());
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_first_change_after_a_late_event_waits_for_it() {
+    let (control, store) = begin().await;
+    store.held.send_replace(true);
+    control.note(Event::of_proxy(EventKind::Started, 0, 0));
+    let held = store.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        held.held.send_replace(false);
+    });
+    control.submit(half(), false).await.unwrap();
+    assert_eq!((share(&control), kinds(&store).await), (50.0, vec![EventKind::Started, EventKind::SplitSet]));
+}

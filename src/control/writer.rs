@@ -136,6 +136,14 @@ impl Writer {
     }
 
     async fn handle(&mut self, command: Command) {
+        let hurries = match &command {
+            Command::Submit { request, .. } => goes_back(request),
+            Command::Note { .. } => true,
+            _ => false,
+        };
+        if !hurries {
+            self.wait_for_late().await;
+        }
         match command {
             Command::Submit { request, dry_run, reply } => {
                 let result = self.submit(&request, dry_run).await;
@@ -177,8 +185,7 @@ impl Writer {
     }
 
     async fn attempt(&mut self, view: &View, request: &ChangeRequest, dry_run: bool) -> Result<Receipt, SubmitError> {
-        let goes_back = request.author == Author::Autopilot
-            && matches!(request.change, Change::Rollback { .. } | Change::Brake { .. });
+        let goes_back = goes_back(request);
         if !goes_back {
             self.number().await;
         }
@@ -377,6 +384,11 @@ impl Writer {
             }
         }));
     }
+}
+
+/// Whether it is the guard's way back, which waits for nothing.
+fn goes_back(request: &ChangeRequest) -> bool {
+    request.author == Author::Autopilot && matches!(request.change, Change::Rollback { .. } | Change::Brake { .. })
 }
 
 /// Ends at this time, or never.
