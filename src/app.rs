@@ -131,7 +131,7 @@ impl App {
         command_line: Option<CommandLine>,
     ) -> Result<Self, AppError> {
         let (clock, mut carried) = carried.resume();
-        let (store, last_good, salvaged) = open_store(&settings).await?;
+        let (store, last_good, salvaged) = open_store(&settings, carried.takes_over()).await?;
         let tallies = Arc::new(Tallies::new(settings.metrics.tracked_tenants));
         let metrics = Arc::new(Metrics::new(tallies.clone(), settings.metrics.tenants));
         let access_log = open_access_log(&settings, &metrics)?;
@@ -164,12 +164,12 @@ impl App {
         })?;
         control.note(carried.story());
         let (notifier, told, machines) = start_machines(&control, &tallies, &windows, &metrics, clock, carried)?;
-        let (stop_admin, _) = tokio::sync::watch::channel(None);
+        let (stop_admin, _) = watch::channel(None);
         let sockets = std::mem::take(&mut proxy.copies);
         let ends = stop_admin.clone();
         let relay = Relay::new(control.clone(), clock, machines, windows.clone(), sockets, ends, command_line);
         let reload = reload::door(control.clone(), metrics.clone());
-        let watch = reload::watch(control.clone(), reload.clone());
+        let rereads = reload::watch(control.clone(), reload.clone());
         let mut app = Self {
             listen: proxy.listen.clone(),
             listen_tls: proxy.listen_tls.clone(),
@@ -177,7 +177,7 @@ impl App {
             metrics,
             proxy: Some(proxy),
             phase: Arc::new(AtomicU8::new(STARTING)),
-            tasks: vec![tokio::spawn(keeper.run()), tokio::spawn(streams.run()), told, watch],
+            tasks: vec![tokio::spawn(keeper.run()), tokio::spawn(streams.run()), told, rereads],
             stop_admin,
             admin_task: None,
             writer,

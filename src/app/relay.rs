@@ -105,6 +105,11 @@ impl Carried {
         }
     }
 
+    /// Whether another process serves until this one does.
+    pub fn takes_over(&self) -> bool {
+        self.pid.is_some()
+    }
+
     /// The first line of this process in the history.
     pub fn story(&self) -> Event {
         let comparisons = self.guard.comparisons();

@@ -9,8 +9,9 @@ use crate::store::{EmbeddedStore, LastGood, Loaded, MemoryStore, Options, Store,
 /// The store, the copy for bad days, and what was read from that when the store cannot be opened.
 pub(super) type Opened = (Arc<dyn Store>, Option<LastGood>, Option<Loaded>);
 
-/// Opens the store; when that fails, traffic still flows from the last good copy, and changes are refused.
-pub(super) async fn open_store(settings: &Settings) -> Result<Opened, AppError> {
+/// Opens the store; when that fails, traffic still flows from the last good copy, and changes are refused. Not when this
+/// process takes over from one that has the store: that one does better.
+pub(super) async fn open_store(settings: &Settings, takes_over: bool) -> Result<Opened, AppError> {
     let path = settings.store.path.clone();
     let last_good = settings.store.last_good.then(|| LastGood::beside(&path));
     let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&path, Options::default())).await;
@@ -19,7 +20,7 @@ pub(super) async fn open_store(settings: &Settings) -> Result<Opened, AppError> 
         Ok(Err(error)) => error,
         Err(_) => StoreError::Closed,
     };
-    match last_good.as_ref().map(LastGood::load) {
+    match last_good.as_ref().filter(|_| !takes_over).map(LastGood::load) {
         Some(Ok(Some(saved))) => {
             tracing::error!(%error, revision = saved.revision,
                 "the store cannot be opened; traffic is served from the last good copy and changes are refused");

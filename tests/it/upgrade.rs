@@ -153,10 +153,16 @@ async fn an_upgrade_that_fails_changes_nothing() {
     process.ready().await;
     let file = folder.path().join("switchback.toml");
     let good = std::fs::read_to_string(&file).unwrap();
-    // One is not read at all; the other is found out only when the state is loaded, after the old process has paused.
+    // One is not read at all; the others are found out only when the state is loaded, after the old process has paused. A
+    // process of its own would serve the last good copy, but the one that serves does better.
     let unknown_key = good.replace("baseline", "basline");
     let other_store = format!("{good}\n[store]\npath = \"not/there/at.all\"\nlast_good = false\n");
-    for bad in [unknown_key, other_store] {
+    let damaged_store = format!("{good}\n[store]\npath = \"damaged.db\"\n");
+    let copy = folder.path().join("switchback.db.last-good");
+    until("the last good copy to be written", Duration::from_secs(20), || async { copy.exists() }).await;
+    std::fs::copy(&copy, folder.path().join("damaged.db.last-good")).unwrap();
+    std::fs::write(folder.path().join("damaged.db"), "no store at all").unwrap();
+    for bad in [unknown_key, other_store, damaged_store] {
         std::fs::write(&file, bad).unwrap();
         let (status, answer) = call(&process, "POST", "/v1/upgrade", None).await;
         assert_eq!(status, 500, "{answer}");
@@ -204,6 +210,31 @@ async fn sigquit_upgrades_and_a_second_process_without_take_over_is_refused() {
     process.found_again(from).await;
     until("the process before to end", Duration::from_secs(15), || async { !lives(from) }).await;
     assert_eq!(client().get(&process.proxy).send().await.unwrap().status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_manager_is_told_who_serves() {
+    let (old, new) = (Backend::start("1.0.0").await, Backend::start("2.0.0").await);
+    let folder = TempDir::new().unwrap();
+    let manager = tokio::net::UnixDatagram::bind(folder.path().join("notify.sock")).unwrap();
+    let heard = async || {
+        let mut said = [0; 1024];
+        let read = tokio::time::timeout(Duration::from_secs(20), manager.recv(&mut said)).await;
+        String::from_utf8_lossy(&said[..read.expect("it is told").unwrap()]).into_owned()
+    };
+    let text = two_versions(&old, &new, "");
+    let socket = format!("NOTIFY_SOCKET={}", folder.path().join("notify.sock").display());
+    let mut process = Process::start_under(&folder, &text, &["env", &socket]);
+    let first = process.pid;
+    assert_eq!(heard().await.trim(), format!("MAINPID={first}\nREADY=1"));
+    process.upgrade().await;
+    // Both say it: systemd believes the first process only, and then the other one.
+    let main = format!("MAINPID={}", process.pid);
+    let mut told = [heard().await, heard().await].map(|said| said.trim().to_owned());
+    told.sort();
+    assert_eq!(told, [main.clone(), format!("{main}\nREADY=1")]);
+    process.signal("TERM");
+    assert_eq!(heard().await.trim(), "STOPPING=1");
 }
 
 #[tokio::test(flavor = "multi_thread")]
