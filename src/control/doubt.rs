@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::keys::signer;
-use super::late::{SHORT, in_time};
+use super::late::{SHORT, in_time, load};
 use super::start::{now_ms, secrets_of};
 use super::writer::Writer;
 use super::{SubmitError, View};
@@ -87,7 +87,7 @@ impl Writer {
     /// otherwise, or somebody else was there. Then their word counts, and the guard's is said again on top of it; what it
     /// had against an attempt that is over is refused like all old evidence.
     pub(super) async fn reconcile(&mut self) -> Result<(), SubmitError> {
-        let loaded = in_time(self.store.load()).await?;
+        let loaded = load(&*self.store).await?;
         self.doubt();
         if self.unconfirmed.front().is_some_and(|waiting| is_in(&waiting.commit, &loaded)) {
             self.unconfirmed.pop_front();
@@ -100,7 +100,7 @@ impl Writer {
 
     /// Takes over what another process committed.
     pub(super) async fn catch_up(&mut self, view: &View) -> Result<(), SubmitError> {
-        let loaded = in_time(self.store.load()).await?;
+        let loaded = load(&*self.store).await?;
         self.take_over(view, loaded)
     }
 

@@ -10,13 +10,16 @@ use tokio::task::JoinHandle;
 
 use super::writer::Writer;
 use crate::model::{Commit, Event};
-use crate::store::StoreError;
+use crate::store::{Loaded, Store, StoreError};
 
 /// How long people's changes wait for the store: longer than another process may keep it locked, so that it tells whether a
 /// change was made, and no longer, since rollbacks wait behind it.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// What each document of a large change adds; ten times what it takes on a good disk.
 const PATIENCE_EACH: Duration = Duration::from_micros(200);
+/// How long a whole state may take to be read: a million tenants take a second or two on a good disk. It is read only when
+/// the store has just answered something else, so this is no time in which it hangs.
+const READING: Duration = Duration::from_secs(20);
 /// How long a rollback waits before it is published: users suffer meanwhile.
 pub(super) const SHORT: Duration = Duration::from_millis(300);
 
@@ -61,8 +64,17 @@ pub(super) fn patience_for(commit: &Commit) -> Duration {
 
 /// What the store answers, if it does.
 pub(super) async fn in_time<T>(answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    let silent = || StoreError::Away { detail: format!("it has not answered for {PATIENCE:?}") };
-    tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err(silent()))
+    within(PATIENCE, answer).await
+}
+
+/// The whole state, if the store gives it.
+pub(super) async fn load(store: &dyn Store) -> Result<Loaded, StoreError> {
+    within(READING, store.load()).await
+}
+
+async fn within<T>(patience: Duration, answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let silent = || StoreError::Away { detail: format!("it has not answered for {patience:?}") };
+    tokio::time::timeout(patience, answer).await.unwrap_or_else(|_| Err(silent()))
 }
 
 /// Why nothing can be written while a write is late.

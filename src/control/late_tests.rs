@@ -14,7 +14,7 @@ use crate::model::{
     Author, BasisPoints, Change, ChangeRequest, Document, DocumentKey, EventKind, EventQuery, Scope, ServiceName,
     Weights,
 };
-use crate::store::{Loaded, MemoryStore, Store};
+use crate::store::MemoryStore;
 use crate::telemetry::{Metrics, Tallies};
 
 const FILE: &str = r#"
