@@ -7,6 +7,24 @@ need_command() {
     echo "$1 is missing: install a Rust toolchain (rustup or Debian's rustc and cargo) first" >&2
     exit 1
   fi
+  install_package "$1" "$2"
+  command -v "$1" >/dev/null || { echo "$1 is still missing after installing $2" >&2; exit 1; }
+}
+
+# need_protoc: what the crate etcd-client is built with, protoc and the types that come with it. PROTOC names another one.
+need_protoc() {
+  if [ -n "${PROTOC:-}" ]; then return; fi
+  need_command protoc protobuf-compiler
+  local types=google/protobuf/descriptor.proto
+  # protoc looks beside itself.
+  local beside
+  beside="$(dirname "$(dirname "$(command -v protoc)")")/include"
+  if [ -f "$beside/$types" ] || [ -f "/usr/include/$types" ]; then return; fi
+  install_package "$types" libprotobuf-dev
+}
+
+# install_package WHAT DEBIAN-PACKAGE
+install_package() {
   local as_root=()
   if [ "$(id -u)" != 0 ]; then
     command -v sudo >/dev/null || { echo "$1 is missing: install Debian's package $2 as root first" >&2; exit 1; }
@@ -17,5 +35,4 @@ need_command() {
     "${as_root[@]}" apt-get update -qq
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2" >/dev/null
   fi
-  command -v "$1" >/dev/null || { echo "$1 is still missing after installing $2" >&2; exit 1; }
 }
