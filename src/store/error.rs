@@ -92,6 +92,14 @@ pub enum StoreError {
         /// What is known about it.
         detail: String,
     },
+    /// The store does not let us in.
+    #[error("{store} refuses us ({detail}): check username and password in [store], the certificate, and that the user's role may read and write the prefix", store = .store.display())]
+    Denied {
+        /// The store.
+        store: PathBuf,
+        /// What it says.
+        detail: String,
+    },
     /// Reading the state failed.
     #[error("cannot read the state from the store: look at the disk and the system's log")]
     Load {
@@ -143,6 +151,7 @@ impl StoreError {
             | Self::Replaced { .. }
             | Self::Conflict { .. }
             | Self::Invalid { .. }
+            | Self::Denied { .. }
             | Self::Closed => false,
         }
     }

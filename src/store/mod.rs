@@ -1,4 +1,4 @@
-//! Where the state and its history are kept: one trait, an embedded store behind it, and a copy for when that one fails.
+//! Where the state and its history are kept: one trait, an embedded store and etcd behind it, and a copy for when that one fails.
 //!
 //! The rest of the program sees [`Store`] only. A commit is documents, events and the new revision together or not at
 //! all, it is made against the revision that the writer knew, and it is answered when it is durable. Everything the
@@ -9,6 +9,7 @@
 mod conformance;
 mod embedded;
 mod error;
+mod etcd;
 mod last_good;
 mod memory;
 mod schema;
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 
 pub use embedded::{EmbeddedStore, Options};
 pub use error::{BoxError, StoreError};
+pub use etcd::{Access, EtcdStore, KEEP_EVENTS};
 pub use last_good::{LastGood, Saved};
 pub use memory::MemoryStore;
 
