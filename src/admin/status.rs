@@ -15,6 +15,7 @@ use super::context::Cx;
 use super::freeze::{FreezeAnswer, now_ms};
 use super::problem::Problem;
 use super::services::{ServiceSummary, summaries, unverified};
+use crate::config::Settings;
 use crate::control::ReloadReport;
 
 /// How long the store may take to say that it is there.
@@ -120,15 +121,22 @@ pub(super) async fn get_status(State(cx): State<Cx>) -> Json<StatusAnswer> {
         draining: readiness.draining,
         read_only: view.read_only,
         freeze: view.state.freeze_at(now_ms()).map(FreezeAnswer::new),
-        store: StoreStatus {
-            kind: "embedded",
-            path: view.settings.store.path.display().to_string(),
-            up: up && !view.read_only,
-        },
+        store: store_status(&view.settings, up && !view.read_only),
         proxy: ProxyAnswer { listen: proxy.listen, open_connections: proxy.open_connections },
         services: summaries(&cx, &view),
         warnings,
     })
+}
+
+fn store_status(settings: &Settings, up: bool) -> StoreStatus {
+    let store = &settings.store;
+    match &store.etcd {
+        Some(etcd) => {
+            let path = format!("{}{}", etcd.endpoints.join(","), etcd.prefix);
+            StoreStatus { kind: "etcd", path, up }
+        }
+        None => StoreStatus { kind: "embedded", path: store.path.display().to_string(), up },
+    }
 }
 
 /// Read the configuration file again

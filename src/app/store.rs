@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use super::AppError;
-use crate::config::Settings;
-use crate::store::{EmbeddedStore, LastGood, Loaded, MemoryStore, Options, Store, StoreError};
+use crate::config::{EtcdSettings, Settings};
+use crate::store::{
+    Access, EmbeddedStore, EtcdStore, KEEP_EVENTS, LastGood, Loaded, MemoryStore, Options, Store, StoreError,
+};
 
 /// The store, the copy for bad days, and what was read from that when the store cannot be opened.
 pub(super) type Opened = (Arc<dyn Store>, Option<LastGood>, Option<Loaded>);
@@ -14,19 +16,26 @@ pub(super) type Opened = (Arc<dyn Store>, Option<LastGood>, Option<Loaded>);
 pub(super) async fn open_store(settings: &Settings, takes_over: bool) -> Result<Opened, AppError> {
     let path = settings.store.path.clone();
     let last_good = settings.store.last_good.then(|| LastGood::beside(&path));
-    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&path, Options::default())).await;
-    let error = match opened {
-        Ok(Ok(store)) => return Ok((Arc::new(store), last_good, None)),
-        Ok(Err(error)) => error,
-        Err(_) => StoreError::Closed,
+    let (error, absent): (_, Arc<dyn Store>) = match &settings.store.etcd {
+        Some(etcd) => {
+            let store = Arc::new(EtcdStore::open(access(etcd), KEEP_EVENTS));
+            match store.ping().await {
+                Ok(()) => return Ok((store, last_good, None)),
+                // It is there again when etcd is.
+                Err(error) => (error, store),
+            }
+        }
+        None => match tokio::task::spawn_blocking(move || EmbeddedStore::open(&path, Options::default())).await {
+            Ok(Ok(store)) => return Ok((Arc::new(store), last_good, None)),
+            Ok(Err(error)) => (error, away()),
+            Err(_) => (StoreError::Closed, away()),
+        },
     };
     match last_good.as_ref().filter(|_| !takes_over).map(LastGood::load) {
         Some(Ok(Some(saved))) => {
             tracing::error!(%error, revision = saved.revision,
                 "the store cannot be opened; traffic is served from the last good copy and changes are refused");
-            let absent = MemoryStore::new();
-            absent.set_down(true);
-            Ok((Arc::new(absent), None, Some(saved.into())))
+            Ok((absent, None, Some(saved.into())))
         }
         Some(Err(copy)) => {
             tracing::error!(%copy, "the last good copy cannot be read either");
@@ -34,4 +43,17 @@ pub(super) async fn open_store(settings: &Settings, takes_over: bool) -> Result<
         }
         _ => Err(error.into()),
     }
+}
+
+fn away() -> Arc<dyn Store> {
+    let absent = MemoryStore::new();
+    absent.set_down(true);
+    Arc::new(absent)
+}
+
+fn access(etcd: &EtcdSettings) -> Access {
+    let EtcdSettings { endpoints, prefix, user, ca, identity } = etcd.clone();
+    let user = user.map(|(name, password)| (name, password.reveal().to_owned()));
+    let identity = identity.map(|(cert, key)| (cert, key.reveal().to_owned()));
+    Access { endpoints, prefix, user, ca, identity }
 }

@@ -43,6 +43,7 @@ form!(
     route
 );
 form!(TARGET, "a path that begins with \"/\", such as \"/healthz\"", target);
+form!(ETCD, "an address such as \"http://10.0.0.1:2379\"", etcd);
 form!(LINK, "an address such as \"https://docs.example.com/v1\"", link);
 form!(SECRET_LINK, secret "an address such as \"https://hooks.example.com/in\"", link);
 form!(MAILBOX, "an e-mail address such as \"ops@example.com\" or \"Ops <ops@example.com>\"", mailbox);
@@ -293,6 +294,19 @@ pub(super) fn date(text: &str) -> Result<i64, String> {
 pub(super) fn date_text(unix_s: i64) -> String {
     let text = jiff::Timestamp::from_second(unix_s).map(|t| t.to_string()).unwrap_or_default();
     text.strip_suffix("T00:00:00Z").map(str::to_owned).unwrap_or(text)
+}
+
+/// An address of a member of etcd: scheme, host and perhaps port.
+pub(super) fn etcd(text: &str) -> Result<String, String> {
+    let fine = |uri: &http::Uri| {
+        let path = uri.path_and_query().map_or("", |p| p.as_str());
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && matches!(path, "" | "/")
+    };
+    let login = text.contains('@');
+    match text.parse::<http::Uri>().is_ok_and(|uri| fine(&uri)) && !login {
+        true => Ok(text.trim_end_matches('/').to_owned()),
+        false => Err("is no http or https address of a host".to_owned()),
+    }
 }
 
 /// An absolute address that can stand between `<` and `>` in a header.

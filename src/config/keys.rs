@@ -1,6 +1,8 @@
 //! The table of keys, first half: the process's own settings. The services are in `keys_services`.
 
-use super::formats::{ADDRESS, ADDRESS_OR_OFF, COOKIE_SECRET, FILE, HOST_PORT, LINK, NETWORK, SERVICE, SHA256, TEXT};
+use super::formats::{
+    ADDRESS, ADDRESS_OR_OFF, COOKIE_SECRET, ETCD, FILE, HOST_PORT, LINK, NETWORK, PATH, SECRET, SERVICE, SHA256, TEXT,
+};
 use super::keys_notify::NOTIFY;
 use super::keys_services::{SERVICE_TABLE, TENANTS};
 use super::kinds::{Key, Kind, Table, hours, ms};
@@ -277,8 +279,31 @@ static STORE: Table = Table::new(
             "true",
             "Whether the last good state is kept beside the database, to start with when the database is broken.",
         ),
-        Key::optional("etcd", Kind::Later("path, which keeps the state in a file"), "", "Addresses of etcd."),
-        Key::optional("prefix", Kind::Later("path, which keeps the state in a file"), "", "Prefix of keys in etcd."),
+        Key::optional(
+            "etcd",
+            Kind::List(&Kind::Text(&ETCD), 1),
+            "the state is kept in path",
+            "Addresses of etcd's members, all http or all https, instead of path: one state for a fleet of proxies.",
+        ),
+        Key::optional("prefix", Kind::Text(&PATH), "\"/switchback\"", "What the keys in etcd begin with.").with("etcd"),
+        Key::optional(
+            "ca",
+            Kind::Text(&FILE),
+            "https needs it",
+            "PEM file of the authorities from which etcd's certificates come.",
+        )
+        .with("etcd"),
+        Key::optional(
+            "cert",
+            Kind::Text(&FILE),
+            "etcd is shown no certificate",
+            "PEM file with the certificate that etcd is shown.",
+        )
+        .with("key"),
+        Key::optional("key", Kind::Text(&FILE), "etcd is shown no certificate", "PEM file with its private key.")
+            .with("cert"),
+        Key::optional("username", Kind::Text(&TEXT), "etcd asks for none", "The user in etcd.").with("password"),
+        Key::optional("password", Kind::Text(&SECRET), "etcd asks for none", "The user's password.").with("username"),
     ],
 );
 

@@ -117,8 +117,6 @@ pub(super) enum Kind {
     Table(&'static Table),
     /// Either of two.
     Either(&'static Kind, &'static Kind),
-    /// A key that a later release will know; what to do until then.
-    Later(&'static str),
 }
 
 /// A form of text.

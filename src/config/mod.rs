@@ -23,6 +23,7 @@ mod services;
 mod settings;
 mod shadow;
 mod shape;
+mod store;
 mod streams;
 mod tenants;
 mod tree;
@@ -41,8 +42,8 @@ pub use mistake::{FieldMistake, Mistake, Mistakes};
 pub use notify::{Hidden, NotifyChannel, NotifyTarget, SmtpServer, SmtpTls};
 pub use schema::schema;
 pub use settings::{
-    AccessLog, AdminSettings, CertificateFiles, Limits, MetricsSettings, ProxySettings, Role, Settings, StoreSettings,
-    TlsListener, TlsVersion, Token,
+    AccessLog, AdminSettings, CertificateFiles, EtcdSettings, Limits, MetricsSettings, ProxySettings, Role, Settings,
+    StoreSettings, TlsListener, TlsVersion, Token,
 };
 pub use version::{deprecation_to_json, version_from_json, version_to_json};
 
@@ -205,7 +206,7 @@ fn settings(root: &View<'_>, path: &Path) -> Option<Settings> {
         file: path.to_owned(),
         proxy: process::proxy(&root.table("proxy")),
         admin: process::admin(&root.table("admin")),
-        store: process::store(&root.table("store")),
+        store: store::store(&root.table("store")),
         metrics: process::metrics(&root.table("metrics")),
         notify: notify::targets(root),
         structure: Structure {

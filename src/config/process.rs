@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use super::formats;
 use super::settings::{
-    AccessLog, AdminSettings, CertificateFiles, Limits, MetricsSettings, ProxySettings, Role, StoreSettings,
-    TlsListener, TlsVersion, Token,
+    AccessLog, AdminSettings, CertificateFiles, Limits, MetricsSettings, ProxySettings, Role, TlsListener, TlsVersion,
+    Token,
 };
 use super::view::View;
 
@@ -146,13 +146,6 @@ fn distinct_tokens(view: &View<'_>) {
             }
         }
     }
-}
-
-/// `[store]`.
-pub(super) fn store(view: &View<'_>) -> StoreSettings {
-    let without = StoreSettings::default();
-    let path = view.file("path").unwrap_or_else(|| view.cx.place(&without.path.to_string_lossy()));
-    StoreSettings { path, last_good: view.flag("last_good").unwrap_or(without.last_good) }
 }
 
 /// `[metrics]`.

@@ -111,8 +111,5 @@ fn of_kind(kind: &Kind) -> Json {
         }),
         Kind::Table(table) => of_table(table),
         Kind::Either(one, other) => json!({ "anyOf": [of_kind(one), of_kind(other)] }),
-        Kind::Later(instead) => {
-            json!({ "not": {}, "description": format!("Not supported by this release; use {instead}.") })
-        }
     }
 }

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::notify::NotifyTarget;
+use super::notify::{Hidden, NotifyTarget};
 use crate::model::{Reach, Structure};
 
 /// Everything that a configuration file says.
@@ -278,13 +278,30 @@ pub enum Role {
 pub struct StoreSettings {
     /// The database. A relative path was joined to the folder of the configuration file.
     pub path: PathBuf,
-    /// Whether the last good state is kept beside the database.
+    /// Whether the last good state is kept beside the database, or where the database would be.
     pub last_good: bool,
+    /// Set when the state is kept in etcd instead.
+    pub etcd: Option<EtcdSettings>,
+}
+
+/// How etcd is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EtcdSettings {
+    /// Addresses of its members, all `http://` or all `https://`.
+    pub endpoints: Vec<String>,
+    /// What the keys begin with.
+    pub prefix: String,
+    /// Name and password.
+    pub user: Option<(String, Hidden)>,
+    /// PEM text of the authorities that its certificates come from.
+    pub ca: Option<String>,
+    /// PEM texts of the certificate that it is shown, and of the key.
+    pub identity: Option<(String, Hidden)>,
 }
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self { path: PathBuf::from("switchback.db"), last_good: true }
+        Self { path: PathBuf::from("switchback.db"), last_good: true, etcd: None }
     }
 }
 

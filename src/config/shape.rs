@@ -9,9 +9,6 @@ use super::tree::{Node, Value, join};
 pub(super) fn check(node: &Node, kind: &Kind, cx: &Context<'_>) {
     match (&node.value, kind) {
         (Value::Broken, _) => {}
-        (_, Kind::Later(instead)) => {
-            cx.wrong(node, format!("is not supported by this release; allowed is {instead}"));
-        }
         (Value::Text(text), Kind::Text(format)) => check_text(node, text, format, cx),
         (Value::Bool(_), Kind::Bool) | (Value::Bool(true), Kind::Mark) => {}
         (Value::Bool(false), Kind::Mark) => cx.wrong(node, "is false; allowed is true, or leave the key out"),
@@ -133,7 +130,7 @@ fn check_table(node: &Node, entries: &[(String, Node)], table: &'static Table, c
 }
 
 fn unknown(name: &str, table: &Table) -> String {
-    let names = || table.keys.iter().filter(|key| !matches!(key.kind, Kind::Later(_))).map(|key| key.name);
+    let names = || table.keys.iter().map(|key| key.name);
     let list = names().collect::<Vec<_>>().join(", ");
     format!("unknown key{}; allowed are {list}", suggestion(name, names()))
 }
@@ -183,7 +180,6 @@ fn same_type(node: &Node, kind: &Kind) -> bool {
         Kind::List(..) => matches!(node.value, Value::List(_)),
         Kind::Map(..) | Kind::Table(_) => matches!(node.value, Value::Table(_)),
         Kind::Either(one, other) => same_type(node, one) || same_type(node, other),
-        Kind::Later(_) => true,
     }
 }
 
@@ -213,7 +209,6 @@ pub(super) fn allowed(kind: &Kind) -> String {
             format!("a table with {}", names.join(", "))
         }
         Kind::Either(one, other) => format!("{}, or {}", allowed(one), allowed(other)),
-        Kind::Later(instead) => (*instead).to_owned(),
     }
 }
 

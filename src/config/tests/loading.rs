@@ -25,7 +25,7 @@ fn the_small_file_has_the_defaults() {
     assert_eq!(settings.proxy, ProxySettings { listen, handover, ..ProxySettings::default() });
     assert_eq!(settings.admin, AdminSettings::default());
     assert_eq!(settings.metrics, MetricsSettings::default());
-    assert_eq!(settings.store, StoreSettings { path: "/etc/sb/switchback.db".into(), last_good: true });
+    assert_eq!(settings.store, StoreSettings { path: "/etc/sb/switchback.db".into(), last_good: true, etcd: None });
     assert_eq!(settings.structure.tenants, Default::default());
     assert_eq!(settings.warnings, [""; 0]);
     let a = service(&settings, "a");
@@ -225,4 +225,24 @@ fn files_are_read_and_looked_for() {
 fn a_relative_file_has_a_relative_folder() {
     let settings = super::super::parse(SMALL, Path::new("sb.toml"), &super::env).unwrap();
     assert_eq!(settings.store.path, PathBuf::from("switchback.db"));
+}
+
+#[test]
+fn etcd_is_reached_as_the_file_says() {
+    let store = |keys: &str| good(&format!("{SMALL}[store]\n{keys}\n")).store;
+    let plain = store("etcd = [\"http://10.0.0.1:2379/\", \"http://10.0.0.2:2379\"]");
+    let etcd = plain.etcd.unwrap();
+    assert_eq!(etcd.endpoints, ["http://10.0.0.1:2379", "http://10.0.0.2:2379"]);
+    assert_eq!((etcd.prefix.as_str(), etcd.user, etcd.ca, etcd.identity), ("/switchback", None, None, None));
+    assert_eq!(plain.path, PathBuf::from("/etc/sb/switchback.db"), "where the last good copy is");
+    let all = store(
+        "etcd = [\"https://e:2379\"]\nprefix = \"/eu\"\nca = \"etcd-ca.pem\"\ncert = \"proxy.crt\"\n\
+         key = \"proxy.key\"\nusername = \"proxy\"\npassword = \"${ETCD_PASSWORD}\"",
+    );
+    let etcd = all.etcd.unwrap();
+    assert_eq!(etcd.prefix, "/eu");
+    let (user, password) = etcd.user.clone().unwrap();
+    assert_eq!((user.as_str(), password.reveal()), ("proxy", "secret"));
+    assert!(etcd.ca.as_ref().unwrap().contains("BEGIN CERTIFICATE") && etcd.identity.is_some());
+    assert!(!format!("{etcd:?}").contains("\"secret\""));
 }

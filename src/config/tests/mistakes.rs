@@ -39,7 +39,7 @@ listen = "0.0.0.0:9900"
 tokens = []
 
 [store]
-etcd = ["http://10.0.0.1:2379"]
+etcd = ["10.0.0.1:2379"]
 
 [services.accounting]
 match = [{ path = "accounting" }]
@@ -61,7 +61,7 @@ helth = { path = "/healthz" }
         "7 proxy.limits.header_size: \"64KB\" is not a size; allowed is a size from \"1KiB\" to \"1MiB\"",
         "8 proxy.limits.connections: 0 is out of range; allowed is an integer from 1 to",
         "11 admin.listen: 0.0.0.0:9900 is open to other machines and there are no tokens",
-        "15 store.etcd: is not supported by this release; allowed is path",
+        "15 store.etcd[0]: \"10.0.0.1:2379\" is no http or https address of a host; allowed is an address such as",
         "18 services.accounting.match[0].path: \"accounting\" does not begin with \"/\"; allowed is a path",
         "19 services.accounting.baseline: \"3.0.0\" is no version of this service; allowed are \"1.0.0\", \"2.0.0\"",
         "20 services.accounting.split.\"2.0.0\": 10.001 has more than two decimals",
@@ -283,4 +283,40 @@ fn keys_of_tokens() {
 fn a_missing_variable_is_a_mistake() {
     expect(&in_service("salt = \"${NO_SUCH}\""), "7 services.a.salt: the environment variable NO_SUCH is not set");
     expect(&in_service("salt = \"${1}\""), "7 services.a.salt: \"${\" begins no variable");
+}
+
+#[test]
+fn the_store_is_in_one_place_and_etcd_is_reached_one_way() {
+    let store = |keys: &str| one(&format!("{SMALL}[store]\n{keys}\n"));
+    expect(
+        &store("path = \"a.db\"\netcd = [\"http://e:2379\"]"),
+        "9 store.etcd: stands beside path, and the state is in one place; allowed is one of the two keys",
+    );
+    expect(
+        &store("etcd = [\"http://e:1\", \"https://f:1\"]\nca = \"etcd-ca.pem\""),
+        "8 store.etcd: has both http and https addresses; allowed are addresses of one kind",
+    );
+    expect(&store("etcd = [\"https://e:1\"]"), "7 store.ca: is missing; https addresses in etcd need a PEM file");
+    expect(
+        &store("etcd = [\"https://e:1\"]\nca = \"empty.pem\""),
+        "9 store.ca: names a file that is not PEM; allowed is a PEM file",
+    );
+    expect(
+        &store("etcd = [\"http://e:1\"]\nca = \"etcd-ca.pem\""),
+        "9 store.ca: says nothing with http addresses; allowed is it with https addresses in etcd",
+    );
+    expect(
+        &store("etcd = [\"http://e:1\"]\nusername = \"a\""),
+        "9 store.username: means nothing here; allowed is it beside the key password",
+    );
+    expect(&store("prefix = \"/a\""), "8 store.prefix: means nothing here; allowed is it beside the key etcd");
+    for wrong in ["e:2379", "http://", "ftp://e", "http://u:p@e", "http://e/x"] {
+        let found = store(&format!("etcd = [\"{wrong}\"]"));
+        expect(&found, &format!("8 store.etcd[0]: \"{wrong}\" is no http or https address of a host; allowed is"));
+    }
+    expect(&store("etcd = [\"http://e\"]\nprefix = \"a\""), "9 store.prefix: \"a\" does not begin with \"/\"");
+    let both = bad(&format!("{SMALL}[store]\nusername = \"a\"\npassword = \"hush\"\n"));
+    expect(&both[0], "8 store.username: means nothing here; allowed is it beside the key etcd");
+    expect(&both[1], "9 store.password: means nothing here; allowed is it beside the key etcd");
+    assert!(!both[1].to_string().contains("hush"));
 }

@@ -31,7 +31,7 @@ fn env(name: &str) -> Option<String> {
         "PORT" => "8080",
         "COOKIE_SECRET" | "TESTER_SECRET" | "JWT_SECRET" | "BYPASS_SECRET" => "0123456789abcdef0123456789abcdef",
         "SLACK_URL" | "WEBHOOK_URL" => "https://hooks.example.com/in",
-        "PAGERDUTY_KEY" | "SMTP_PASSWORD" => "secret",
+        "PAGERDUTY_KEY" | "SMTP_PASSWORD" | "ETCD_PASSWORD" => "secret",
         "WEBHOOK_SECRET" => "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
         "CI_TOKEN_SHA256" => "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
         _ => return None,
@@ -42,7 +42,7 @@ fn env(name: &str) -> Option<String> {
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     match path.to_str() {
         Some("/etc/sb/id.pem") => Ok(include_bytes!("rsa.pem").to_vec()),
-        Some("/etc/sb/receivers.pem") => {
+        Some("/etc/sb/receivers.pem" | "/etc/sb/etcd-ca.pem" | "/etc/sb/proxy.crt" | "/etc/sb/proxy.key") => {
             let certificate = rcgen::generate_simple_self_signed(vec!["a".to_owned()]).map_err(io::Error::other)?;
             Ok(certificate.cert.pem().into_bytes())
         }

@@ -44,11 +44,7 @@ impl Inner {
                 ready.push(ReadyPage { page: Page { count, blob: None }, lines });
                 continue;
             }
-            if stage.is_none() {
-                *stage = Some(self.open_stage().await?);
-            }
-            let Some(stage) = stage.as_mut() else { continue };
-            let blob = Some(self.write_blob(stage, &lines).await?);
+            let blob = Some(self.write_blob(self.staged(stage).await?, &lines).await?);
             ready.push(ReadyPage { page: Page { count, blob }, lines: Vec::new() });
         }
         Ok(ready)

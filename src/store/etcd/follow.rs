@@ -39,7 +39,7 @@ impl Inner {
     }
 
     /// Watches what comes after an etcd revision, until something is wrong.
-    async fn watch_on(&self, after: &mut Option<i64>) -> Trouble {
+    pub async fn watch_on(&self, after: &mut Option<i64>) -> Trouble {
         let mut stream = match self.begin(after).await {
             Ok(stream) => stream,
             Err(trouble) => return trouble,

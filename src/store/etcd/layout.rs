@@ -39,11 +39,6 @@ impl Keys {
         format!("{}/event/{first:020}", self.prefix)
     }
 
-    /// The end of all pages of events.
-    pub fn events_end(&self) -> String {
-        format!("{}/event0", self.prefix)
-    }
-
     /// One part of a blob.
     pub fn part(&self, blob: &str, part: u32) -> String {
         format!("{}/blob/{blob}/{part:06}", self.prefix)

@@ -55,6 +55,13 @@ pub struct Pending {
     against: i64,
 }
 
+#[cfg(test)]
+impl Pending {
+    pub fn new(writer: &str, number: u64, against: i64) -> Self {
+        Self { writer: writer.to_owned(), number, against }
+    }
+}
+
 /// What became of a pending write.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -83,7 +90,7 @@ impl From<Commit> for Draft {
 }
 
 /// A write whose blobs are written.
-struct Ready {
+pub struct Ready {
     stage: Option<Stage>,
     /// Documents for their places.
     places: Vec<(String, Stored)>,
@@ -143,7 +150,7 @@ impl Inner {
     }
 
     /// Writes the blobs that the write needs.
-    async fn prepare(&self, draft: &Draft) -> Result<Ready, Trouble> {
+    pub async fn prepare(&self, draft: &Draft) -> Result<Ready, Trouble> {
         let mut stage = None;
         let revision = draft.commit.map_or(0, |(_, revision)| revision);
         let mut documents = BTreeMap::new();
@@ -177,7 +184,7 @@ impl Inner {
     }
 
     /// The transaction that makes the write true. Its conditions and operations are whole but for the manifest's writer.
-    async fn transaction(
+    pub async fn transaction(
         &self,
         draft: &Draft,
         ready: &Ready,
