@@ -25,12 +25,11 @@ impl Etcd {
 
     /// Starts one with further arguments.
     pub fn start_with(arguments: &[&str]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
         for _ in 0..5 {
             // Somebody else may take a port before etcd does; then it ends at once, and the next ones are tried.
             let ports = [0, 0].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
             let [port, peer_port] = ports.map(|listener| listener.local_addr().unwrap().port());
-            let directory = tempfile::tempdir_in(directory.path()).unwrap();
+            let directory = tempfile::tempdir().unwrap();
             let arguments = arguments.iter().map(|a| (*a).to_owned()).collect();
             let mut etcd = Self { directory, port, peer_port, arguments, child: None };
             if etcd.launch() {
