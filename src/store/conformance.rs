@@ -295,13 +295,13 @@ pub async fn texts_survive(store: Arc<dyn Store>) {
 
 /// One request of a random history.
 #[derive(Debug, Clone)]
-enum Step {
+pub enum Step {
     Commit { behind: u64, ahead: u64, puts: Vec<u8>, deletes: Vec<u8>, events: u8 },
     Append(u8),
     List { after: u64, limit: usize, newest_first: bool },
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub fn step() -> impl Strategy<Value = Step> {
     let names = || proptest::collection::vec(0u8..6, 0..4);
     prop_oneof![
         4 => (prop_oneof![4 => Just(0), 1 => 0u64..3], 0u64..3, names(), names(), 0u8..4).prop_map(
@@ -313,7 +313,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-async fn run(store: &dyn Store, revision: u64, step: &Step) -> String {
+pub async fn run(store: &dyn Store, revision: u64, step: &Step) -> String {
     let named = |n: &u8| key(&format!("s{n}"));
     let brakes = |count: u8| (0..count).map(|_| event(revision, EventKind::Brake, Some("a"), None)).collect::<Vec<_>>();
     match step.clone() {

@@ -443,3 +443,65 @@ async fn a_newer_layout_and_nonsense_are_left_alone() {
     let error = store.load().await.unwrap_err();
     assert!(error.to_string().contains("what/is/this"), "{error}");
 }
+
+#[tokio::test]
+async fn etcd_dies_within_a_large_commit_and_all_or_nothing_is_there() {
+    let mut etcd = Etcd::start();
+    let (store, other) = (Arc::new(etcd.store()), etcd.store());
+    store.commit(put(0, 1, "a")).await.unwrap();
+    let writer = store.clone();
+    let commit = many(1, 2, 0..20_000, &"x".repeat(300));
+    let writing = tokio::spawn({
+        let commit = commit.clone();
+        async move { writer.commit(commit).await }
+    });
+    let mut parts = 0;
+    while parts < 2 {
+        parts = keys_of(&etcd, "blob").await;
+    }
+    etcd.kill();
+    let answer = writing.await.unwrap();
+    assert!(answer.as_ref().is_err_and(StoreError::is_temporary), "{answer:?}");
+    etcd.restart();
+    commit_when_back(&other, put(1, 3, "b")).await;
+    let loaded = other.load().await.unwrap();
+    assert_eq!((loaded.revision, loaded.documents.len(), loaded.next_event), (3, 2, 3), "nothing of it");
+    assert!(keys_of(&etcd, "blob").await >= parts, "though a part is there");
+    // What is left is swept, and the same commit on top of what is there now is made.
+    other.inner.sweep_dead(&mut HashMap::new(), Duration::ZERO).await.unwrap();
+    assert_eq!((keys_of(&etcd, "blob").await, keys_of(&etcd, "staging").await), (0, 0));
+    commit_when_back(&store, Commit { expected: 3, revision: 4, ..commit }).await;
+    assert_eq!(other.load().await.unwrap().documents.len(), 20_002);
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig {
+        cases: 12, failure_persistence: None, ..Default::default()
+    })]
+
+    #[test]
+    fn it_cannot_be_told_from_the_store_in_memory(
+        steps in proptest::collection::vec(conformance::step(), 1..30),
+        // A store that was folded at any time is no other one.
+        fold_every in 1usize..8,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let etcd = Etcd::start();
+            let (store, memory) = (etcd.store(), super::super::MemoryStore::new());
+            // Something large to begin with, so that an overlay hides the places.
+            let large = many(0, 1, 0..50, "large");
+            assert_eq!(store.commit(large.clone()).await.unwrap(), memory.commit(large).await.unwrap());
+            for (n, step) in steps.iter().enumerate() {
+                let revision = *memory.watch().borrow();
+                let found = conformance::run(&store, revision, step).await;
+                assert_eq!(found, conformance::run(&memory, revision, step).await, "{step:?}");
+                assert_eq!(*store.watch().borrow(), *memory.watch().borrow());
+                if n % fold_every == 0 {
+                    store.inner.fold().await.unwrap();
+                }
+            }
+            assert_eq!(store.load().await.unwrap(), memory.load().await.unwrap());
+        });
+    }
+}
