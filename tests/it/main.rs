@@ -7,6 +7,10 @@ mod connections;
 mod crash;
 mod deprecation;
 mod endpoint_networks;
+mod etcd;
+#[path = "../../src/store/etcd/server.rs"]
+#[expect(dead_code, reason = "the store's own tests use the rest")]
+mod etcd_server;
 mod failures;
 mod faults;
 mod faults_network;

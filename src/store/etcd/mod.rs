@@ -181,6 +181,10 @@ impl Store for EtcdStore {
 }
 
 #[cfg(test)]
+mod server;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_large;

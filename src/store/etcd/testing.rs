@@ -1,84 +1,14 @@
-//! An etcd of its own for each test: on free ports of loopback, in a temporary directory, killed at the end.
+//! What the tests of the store share: stores on an etcd of their own, commits of any size, and conditions to wait for.
 
-use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::Store;
+use super::super::conformance::event;
+pub use super::server::Etcd;
 use super::{Access, EtcdStore, KEEP_EVENTS};
-
-/// A running etcd.
-pub struct Etcd {
-    directory: tempfile::TempDir,
-    port: u16,
-    peer_port: u16,
-    arguments: Vec<String>,
-    child: Option<Child>,
-}
+use crate::model::{Commit, DocumentKey, EventKind, ServiceName, TenantName};
 
 impl Etcd {
-    /// Starts one.
-    pub fn start() -> Self {
-        Self::start_with(&[])
-    }
-
-    /// Starts one with further arguments.
-    pub fn start_with(arguments: &[&str]) -> Self {
-        for _ in 0..5 {
-            // Somebody else may take a port before etcd does; then it ends at once, and the next ones are tried.
-            let ports = [0, 0].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-            let [port, peer_port] = ports.map(|listener| listener.local_addr().unwrap().port());
-            let directory = tempfile::tempdir().unwrap();
-            let arguments = arguments.iter().map(|a| (*a).to_owned()).collect();
-            let mut etcd = Self { directory, port, peer_port, arguments, child: None };
-            if etcd.launch() {
-                return etcd;
-            }
-        }
-        panic!("etcd does not start");
-    }
-
-    /// Starts it again with what it had.
-    pub fn restart(&mut self) {
-        assert!(self.launch(), "etcd does not start again");
-    }
-
-    fn launch(&mut self) -> bool {
-        let scheme = if self.arguments.iter().any(|a| a.starts_with("--cert-file")) { "https" } else { "http" };
-        let (client, peer) = (self.url(scheme), format!("http://127.0.0.1:{}", self.peer_port));
-        let mut child = Command::new("etcd")
-            .args(["--name", "one", "--initial-cluster", &format!("one={peer}")])
-            .args(["--data-dir".as_ref(), self.directory.path().join("data").as_os_str()])
-            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(&self.arguments)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("these tests need the command etcd: install Debian's package etcd-server, or use tests/run");
-        let mut lines = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        let mut all = String::new();
-        while lines.read_line(&mut line).is_ok_and(|n| n > 0) {
-            if line.contains("ready to serve client requests") || line.contains("serving client") {
-                // Whoever writes into a pipe that nobody reads stops one day.
-                std::thread::spawn(move || std::io::copy(&mut lines.by_ref(), &mut std::io::sink()));
-                self.child = Some(child);
-                return true;
-            }
-            all.push_str(&line);
-            line.clear();
-        }
-        eprintln!("etcd ended: {all}");
-        let _ended = child.wait();
-        false
-    }
-
-    fn url(&self, scheme: &str) -> String {
-        format!("{scheme}://127.0.0.1:{}", self.port)
-    }
-
     /// How it is reached without TLS and authentication.
     pub fn access(&self) -> Access {
         let endpoints = vec![self.url("http")];
@@ -99,35 +29,6 @@ impl Etcd {
     pub async fn client(&self) -> etcd_client::Client {
         etcd_client::Client::connect([self.url("http")], None).await.unwrap()
     }
-
-    /// Ends it at once, as a loss of power would.
-    pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _killed = child.kill();
-            let _ended = child.wait();
-        }
-    }
-
-    /// Stops it without ending it: connections stay, and nothing is answered.
-    pub fn stop(&self) {
-        self.signal(rustix::process::Signal::STOP);
-    }
-
-    /// Lets it go on.
-    pub fn go_on(&self) {
-        self.signal(rustix::process::Signal::CONT);
-    }
-
-    fn signal(&self, signal: rustix::process::Signal) {
-        let child = self.child.as_ref().unwrap();
-        rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).unwrap();
-    }
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        self.kill();
-    }
 }
 
 /// Waits until a store knows of a revision.
@@ -136,4 +37,34 @@ pub async fn knows(store: &EtcdStore, revision: u64) {
     let known = watch.wait_for(|known| *known >= revision);
     let in_time = tokio::time::timeout(Duration::from_secs(15), known).await;
     assert_eq!(*in_time.expect("the watch should tell").unwrap(), revision);
+}
+
+/// A commit of that many documents of tenants, each with an event, that begins at this one.
+pub fn many(expected: u64, revision: u64, tenants: std::ops::Range<usize>, text: &str) -> Commit {
+    let tenant = |n: usize| TenantName::new(&format!("t{n:06}")).unwrap();
+    let service = || ServiceName::new("a").unwrap();
+    let puts = tenants.clone().map(|n| (DocumentKey::Tenant(service(), tenant(n)), format!("{text} {n}"))).collect();
+    let events = tenants.map(|_| event(revision, EventKind::Rollback, Some("a"), None)).collect();
+    Commit { expected, revision, puts, deletes: vec![], events }
+}
+
+/// A tenant's document.
+pub fn tenant(n: usize) -> DocumentKey {
+    DocumentKey::Tenant(ServiceName::new("a").unwrap(), TenantName::new(&format!("t{n:06}")).unwrap())
+}
+
+/// Commits as soon as etcd answers again.
+pub async fn commit_when_back(store: &EtcdStore, commit: Commit) {
+    let began = Instant::now();
+    while let Err(error) = store.commit(commit.clone()).await {
+        assert!(error.is_temporary() && began.elapsed() < Duration::from_secs(15), "{error}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    println!("etcd takes changes again after {:?}", began.elapsed());
+}
+
+/// How many keys of a kind there are.
+pub async fn keys_of(etcd: &Etcd, kind: &str) -> usize {
+    let options = etcd_client::GetOptions::new().with_prefix().with_count_only();
+    etcd.client().await.get(format!("/switchback/{kind}/"), Some(options)).await.unwrap().count() as usize
 }
