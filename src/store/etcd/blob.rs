@@ -48,9 +48,12 @@ impl Inner {
         let mut parts = 0;
         for part in bytes.chunks(PART) {
             let put = TxnOp::put(self.keys.part(&id, parts), part, None);
-            // Nobody else writes this key, so a part that got no answer can be sent again.
-            let txn = Txn::new().and_then([put]);
-            self.link.read(txn).await?;
+            // Nobody else writes this key, so a part that got no answer can be sent again. One that comes late, when the
+            // stage was ended or swept, must not stay for ever.
+            let txn = Txn::new().when([self.staged_as(&stage.name)]).and_then([put]);
+            if !self.link.repeatable(txn).await?.succeeded() {
+                return Err(Trouble::Away("a large write took so long that others gave it up".to_owned()));
+            }
             parts += 1;
         }
         Ok(BlobRef { id, parts })
@@ -80,8 +83,12 @@ impl Inner {
 
     /// The condition that a stage is still there, and the operation that ends it.
     pub fn end_stage(&self, stage: &Stage) -> (Compare, TxnOp) {
-        let marker = self.keys.staging(stage.name());
-        (Compare::create_revision(marker.as_str(), CompareOp::Greater, 0), TxnOp::delete(marker, None))
+        (self.staged_as(stage.name()), TxnOp::delete(self.keys.staging(stage.name()), None))
+    }
+
+    /// The condition that a stage of that name is there.
+    fn staged_as(&self, name: &str) -> Compare {
+        Compare::create_revision(self.keys.staging(name), CompareOp::Greater, 0)
     }
 
     /// Whether nobody has removed the stage.
@@ -103,7 +110,7 @@ impl Inner {
     pub async fn sweep(&self, stage: &str) -> Result<(), Trouble> {
         let marker = self.keys.staging(stage);
         let (from, until) = self.keys.blobs(&format!("{stage}-"));
-        let there = Compare::create_revision(marker.as_str(), CompareOp::Greater, 0);
+        let there = self.staged_as(stage);
         let blobs = TxnOp::delete(from, Some(DeleteOptions::new().with_range(until)));
         self.link.txn(Txn::new().when([there]).and_then([TxnOp::delete(marker, None), blobs])).await?;
         Ok(())

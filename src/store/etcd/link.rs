@@ -108,8 +108,8 @@ impl Link {
         in_time(async { kv.get(key, Some(options.clone())).await.map_err(sort) }).await
     }
 
-    /// Reads several keys at one moment.
-    pub async fn read(&self, txn: Txn) -> Result<TxnResponse, Trouble> {
+    /// A transaction that may as well be sent twice: it reads, or puts what nobody else puts.
+    pub async fn repeatable(&self, txn: Txn) -> Result<TxnResponse, Trouble> {
         match self.txn(txn.clone()).await {
             Err(Trouble::Away(_)) => self.txn(txn).await,
             answer => answer,

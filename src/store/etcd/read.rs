@@ -81,7 +81,7 @@ impl Inner {
     pub async fn see_with(&self, places: &[&String]) -> Result<(Seen, Vec<Option<Stored>>), Trouble> {
         let mut gets = vec![TxnOp::get(self.keys.manifest(), None)];
         gets.extend(places.iter().map(|key| TxnOp::get(self.keys.document(key), None)));
-        let answer = self.link.read(Txn::new().and_then(gets)).await?;
+        let answer = self.link.repeatable(Txn::new().and_then(gets)).await?;
         let at = answer.header().map_or(0, |h| h.revision());
         let mut found = answer.op_responses().into_iter().map(|op| match op {
             TxnOpResponse::Get(mut get) => get.take_kvs().pop(),

@@ -31,6 +31,11 @@ async fn a_large_commit_is_there_at_once_or_not_at_all() {
     assert_eq!(keys_of(&etcd, "staging").await, 1, "it may still be alive");
     two.inner.sweep_dead(&mut seen, Duration::ZERO).await.unwrap();
     assert_eq!(keys_of(&etcd, "staging").await, 0);
+    let blobs = keys_of(&etcd, "blob").await;
+    let mut stage = one.inner.open_stage().await.unwrap();
+    one.inner.sweep(stage.name()).await.unwrap();
+    assert!(one.inner.write_blob(&mut stage, b"late").await.is_err(), "a part that comes late stays nowhere");
+    assert_eq!(keys_of(&etcd, "blob").await, blobs);
     // The writer was only slow: without its stage the write does not become true.
     let (manifest, conditions, operations) = {
         let seen = one.inner.see().await.unwrap();
