@@ -53,6 +53,7 @@ fn nth(revision: u64) -> Commit {
         puts: [revision % 7, 7 + revision % 11].map(|n| (key(n), body(n))).to_vec(),
         deletes: vec![key(18 - revision % 13)],
         events: vec![event(revision, EventKind::SplitSet); 1 + (revision % 3) as usize],
+        leads: false,
     }
 }
 

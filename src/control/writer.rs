@@ -355,7 +355,7 @@ impl Writer {
         (event.id, event.author, event.reason) = (self.next_event, author.clone(), reason.to_owned());
         (event.before, event.after) = (before.clone(), after.clone());
         let puts = secrets.iter().map(|d| (d.key.clone(), d.body.clone())).collect();
-        let mut commit = Commit { expected, revision, puts, deletes: Vec::new(), events: vec![event] };
+        let mut commit = Commit { expected, revision, puts, deletes: Vec::new(), events: vec![event], leads: false };
         let committed = self.write(commit.clone(), patience_for(&commit), false).await;
         let first = committed.inspect_err(|e| self.not_taken(e))?;
         self.numbers(first, &mut commit.events);

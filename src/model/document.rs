@@ -104,6 +104,8 @@ pub struct Commit {
     pub deletes: Vec<DocumentKey>,
     /// Events to append; ids continue those of the store.
     pub events: Vec<Event>,
+    /// Whether only the leader of a fleet may write it.
+    pub leads: bool,
 }
 
 #[cfg(test)]

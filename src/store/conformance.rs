@@ -42,7 +42,7 @@ pub fn key(name: &str) -> DocumentKey {
 pub fn put(expected: u64, revision: u64, name: &str) -> Commit {
     let puts = vec![(key(name), format!("{{\"revision\":{revision}}}"))];
     let events = vec![event(revision, EventKind::SplitSet, Some(name), None)];
-    Commit { expected, revision, puts, deletes: vec![], events }
+    Commit { expected, revision, puts, deletes: vec![], events, leads: false }
 }
 
 pub fn event(revision: u64, kind: EventKind, service_name: Option<&str>, tenant: Option<&str>) -> Event {
@@ -91,7 +91,7 @@ pub async fn what_was_committed_is_loaded(store: Arc<dyn Store>) {
     // Deletes come first, so the second document of the same key stays.
     let puts = vec![(key("a"), "2".to_owned()), (key("a"), "3".to_owned())];
     let deletes = vec![secret, key("a"), key("never-there")];
-    store.commit(Commit { expected: 5, revision: 6, puts, deletes, events: vec![] }).await.unwrap();
+    store.commit(Commit { expected: 5, revision: 6, puts, deletes, ..Commit::default() }).await.unwrap();
     let loaded = store.load().await.unwrap();
     let found: Vec<_> = loaded.documents.iter().map(|d| (&d.key, d.revision, d.body.as_str())).collect();
     assert_eq!(found, [(&key("a"), 6, "3"), (&tenant, 5, "t")]);
@@ -324,6 +324,7 @@ pub async fn run(store: &dyn Store, revision: u64, step: &Step) -> String {
                 puts: puts.iter().map(|n| (named(n), format!("{n} at {revision}"))).collect(),
                 deletes: deletes.iter().map(named).collect(),
                 events: brakes(events),
+                leads: false,
             };
             format!("{:?}", store.commit(commit).await)
         }

@@ -66,6 +66,9 @@ pub enum StoreError {
         /// Revision of the store.
         found: u64,
     },
+    /// Only the leader of the fleet may do that.
+    #[error("another process leads the fleet, and only the leader may do that: nothing was changed")]
+    NotLeading,
     /// The request makes no sense, whatever the store contains.
     #[error(
         "the store refused a request that is wrong in itself ({detail}): this is a fault of Switchback, please report it"
@@ -138,6 +141,7 @@ impl StoreError {
         match self {
             Self::Full { .. }
             | Self::Busy { .. }
+            | Self::NotLeading
             | Self::Away { .. }
             | Self::Load { .. }
             | Self::Query { .. }

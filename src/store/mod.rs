@@ -11,9 +11,12 @@ mod embedded;
 mod error;
 mod etcd;
 mod last_good;
+mod membership;
 mod memory;
 mod schema;
 mod tables;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -22,6 +25,7 @@ pub use embedded::{EmbeddedStore, Options};
 pub use error::{BoxError, StoreError};
 pub use etcd::{Access, EtcdStore, KEEP_EVENTS};
 pub use last_good::{LastGood, Saved};
+pub use membership::{Heard, Member, MemberId, Membership, Note, Role, Standing};
 pub use memory::MemoryStore;
 
 use crate::model::{Commit, Document, DocumentKey, Event, EventQuery};
@@ -46,6 +50,19 @@ pub struct Loaded {
     pub documents: Vec<Document>,
 }
 
+/// What happened to the state since a revision.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct News {
+    /// Revision of the state.
+    pub revision: u64,
+    /// Id that the next event will get.
+    pub next_event: u64,
+    /// Documents that were written since, as they are now; none of the archive.
+    pub puts: Vec<Document>,
+    /// Documents that were written or removed since and are not there now.
+    pub deletes: Vec<DocumentKey>,
+}
+
 /// A place that keeps the state.
 ///
 /// A caller that stops waiting for an answer does not know whether the write happened; neither does one that got
@@ -57,6 +74,15 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] says what kept the store from being read.
     async fn load(&self) -> Result<Loaded, StoreError>;
+
+    /// What changed since a revision, when the store can tell without reading everything; otherwise nothing, and the
+    /// caller loads.
+    ///
+    /// # Errors
+    /// [`StoreError`] says what kept the store from being read.
+    async fn since(&self, _revision: u64) -> Result<Option<News>, StoreError> {
+        Ok(None)
+    }
 
     /// One document, of the archive or of the state; nothing if there is none.
     ///
@@ -79,6 +105,7 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when the store is at another revision than `commit.expected`;
+    /// [`StoreError::NotLeading`] when the commit is for the leader of the fleet only and this process does not lead;
     /// [`StoreError::Invalid`] when the commit's revision is not larger than that; otherwise what kept it from writing.
     async fn commit(&self, commit: Commit) -> Result<u64, StoreError>;
 
@@ -105,6 +132,11 @@ pub trait Store: Send + Sync + 'static {
     /// Commits of other processes show up when the store tells of them, at the latest with the next call of
     /// [`Store::ping`], [`Store::load`] or a [`Store::commit`] that conflicts.
     fn watch(&self) -> watch::Receiver<u64>;
+
+    /// The fleet of the processes that share the store; none when only one process may use it.
+    fn membership(&self) -> Option<Arc<dyn Membership>> {
+        None
+    }
 
     /// Finishes what is being written and lets go of the store; everything later answers [`StoreError::Closed`].
     async fn close(&self) {}

@@ -45,7 +45,7 @@ pub fn many(expected: u64, revision: u64, tenants: std::ops::Range<usize>, text:
     let service = || ServiceName::new("a").unwrap();
     let puts = tenants.clone().map(|n| (DocumentKey::Tenant(service(), tenant(n)), format!("{text} {n}"))).collect();
     let events = tenants.map(|_| event(revision, EventKind::Rollback, Some("a"), None)).collect();
-    Commit { expected, revision, puts, deletes: vec![], events }
+    Commit { expected, revision, puts, deletes: vec![], events, leads: false }
 }
 
 /// A tenant's document.

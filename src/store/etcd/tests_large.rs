@@ -66,6 +66,7 @@ async fn what_an_overlay_hides_reads_the_same_before_within_and_after_folding() 
         puts: vec![(tenant(101), "newest".to_owned()), (tenant(1), "again".to_owned()), (key("b"), "b".to_owned())],
         deletes: vec![tenant(100), tenant(2)],
         events: vec![],
+        leads: false,
     };
     two.commit(small).await.unwrap();
     let check = async |when: &str| {
