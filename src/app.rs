@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use self::machines::{notify_door, start_machines};
 use self::relay::{Carried, Relay};
-use self::store::open_store;
+use self::store::{Opened, open_store};
 use crate::admin::{self, AdminParts, ProxyStatus, Readiness, Reload, ReloadError, UpgradeError, Upgraded};
 use crate::config::Settings;
 use crate::control::{self, Control, ReloadReport, StartError};
@@ -131,7 +131,7 @@ impl App {
         command_line: Option<CommandLine>,
     ) -> Result<Self, AppError> {
         let (clock, mut carried) = carried.resume();
-        let (store, last_good, salvaged) = open_store(&settings, carried.takes_over()).await?;
+        let Opened { store, last_good, salvaged, returns } = open_store(&settings, carried.takes_over()).await?;
         let tallies = Arc::new(Tallies::new(settings.metrics.tracked_tenants));
         let metrics = Arc::new(Metrics::new(tallies.clone(), settings.metrics.tenants));
         let access_log = open_access_log(&settings, &metrics)?;
@@ -141,6 +141,7 @@ impl App {
             store,
             last_good,
             salvaged,
+            returns,
             tallies: tallies.clone(),
             metrics: metrics.clone(),
             fresh_secret: control::fresh_secret(),

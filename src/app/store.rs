@@ -8,8 +8,16 @@ use crate::store::{
     Access, EmbeddedStore, EtcdStore, KEEP_EVENTS, LastGood, Loaded, MemoryStore, Options, Store, StoreError,
 };
 
-/// The store, the copy for bad days, and what was read from that when the store cannot be opened.
-pub(super) type Opened = (Arc<dyn Store>, Option<LastGood>, Option<Loaded>);
+/// The store and what goes with it.
+pub(super) struct Opened {
+    pub store: Arc<dyn Store>,
+    /// The copy for bad days.
+    pub last_good: Option<LastGood>,
+    /// What was read from the copy, when the store cannot be opened.
+    pub salvaged: Option<Loaded>,
+    /// Whether a store that cannot be opened may be there later.
+    pub returns: bool,
+}
 
 /// Opens the store; when that fails, traffic still flows from the last good copy, and changes are refused. Not when this
 /// process takes over from one that has the store: that one does better.
@@ -20,13 +28,15 @@ pub(super) async fn open_store(settings: &Settings, takes_over: bool) -> Result<
         Some(etcd) => {
             let store = Arc::new(EtcdStore::open(access(etcd), KEEP_EVENTS));
             match store.ping().await {
-                Ok(()) => return Ok((store, last_good, None)),
+                Ok(()) => return Ok(Opened { store, last_good, salvaged: None, returns: true }),
                 // It is there again when etcd is.
                 Err(error) => (error, store),
             }
         }
         None => match tokio::task::spawn_blocking(move || EmbeddedStore::open(&path, Options::default())).await {
-            Ok(Ok(store)) => return Ok((Arc::new(store), last_good, None)),
+            Ok(Ok(store)) => {
+                return Ok(Opened { store: Arc::new(store), last_good, salvaged: None, returns: false });
+            }
             Ok(Err(error)) => (error, away()),
             Err(_) => (StoreError::Closed, away()),
         },
@@ -35,7 +45,14 @@ pub(super) async fn open_store(settings: &Settings, takes_over: bool) -> Result<
         Some(Ok(Some(saved))) => {
             tracing::error!(%error, revision = saved.revision,
                 "the store cannot be opened; traffic is served from the last good copy and changes are refused");
-            Ok((absent, None, Some(saved.into())))
+            // What is not seen again must not take the place of what was.
+            let returns = settings.store.etcd.is_some();
+            Ok(Opened {
+                store: absent,
+                last_good: last_good.filter(|_| returns),
+                salvaged: Some(saved.into()),
+                returns,
+            })
         }
         Some(Err(copy)) => {
             tracing::error!(%copy, "the last good copy cannot be read either");

@@ -37,9 +37,9 @@ impl Writer {
 
     /// A commit of a person's failed.
     pub(super) fn not_taken(&mut self, error: &StoreError) {
-        let conflict = matches!(error, StoreError::Conflict { .. });
-        self.metrics.set_store_up(conflict);
-        if !conflict {
+        let answered = matches!(error, StoreError::Conflict { .. } | StoreError::NotLeading);
+        self.metrics.set_store_up(answered);
+        if !answered {
             self.doubt();
         }
     }
@@ -60,9 +60,8 @@ impl Writer {
             && let Some(waiting) = self.unconfirmed.front()
         {
             let committed = match self.write(waiting.commit.clone(), SHORT, true).await {
-                Ok(_) => {
-                    self.unconfirmed.pop_front();
-                    self.numbered = false;
+                Ok(first) => {
+                    self.confirmed(first);
                     Ok(())
                 }
                 Err(StoreError::Conflict { .. }) => self.reconcile().await,
@@ -79,8 +78,16 @@ impl Writer {
         self.metrics.set_store_up(true);
         let view = self.view.load_full();
         if !view.confirmed {
-            self.view.store(Arc::new(View { confirmed: true, ..(*view).clone() }));
+            self.show(View { confirmed: true, ..(*view).clone() });
         }
+    }
+
+    /// The first of the changes that are in effect is in the store, with this number for its first event.
+    pub(super) fn confirmed(&mut self, first: u64) {
+        if let Some(Unconfirmed { commit, .. }) = self.unconfirmed.pop_front() {
+            self.heard.add(first, commit.events.len() as u64);
+        }
+        self.numbered = false;
     }
 
     /// The store is elsewhere than the first unconfirmed change needs it: either it has taken that change although it said
@@ -95,30 +102,15 @@ impl Writer {
         }
         tracing::warn!(found = loaded.revision, "the store has moved on; its state is taken over");
         let view = self.view.load_full();
-        self.take_over(&view, loaded)
-    }
-
-    /// Takes over what another process committed.
-    pub(super) async fn catch_up(&mut self, view: &View) -> Result<(), SubmitError> {
-        let loaded = load(&*self.store).await?;
-        self.take_over(view, loaded)
-    }
-
-    /// The same, when the store is known to have more than is shown.
-    pub(super) async fn catch_up_if_behind(&mut self) {
-        let view = self.view.load_full();
-        let known = *self.store.watch().borrow();
-        if known > view.state.revision
-            && self.unconfirmed.is_empty()
-            && let Err(error) = self.catch_up(&view).await
-        {
-            tracing::warn!(%error, "what another process changed cannot be taken over");
-            self.doubt();
-        }
+        let (revision, next_event) = (loaded.revision, loaded.next_event);
+        let taken = self.take_over(&view, loaded);
+        self.refuse(&view, revision, taken)?;
+        self.tell_of_others(next_event).await;
+        Ok(())
     }
 
     /// Shows what the store has, and what the guard did on top of it. All that can fail comes first.
-    fn take_over(&mut self, view: &View, loaded: Loaded) -> Result<(), SubmitError> {
+    pub(super) fn take_over(&mut self, view: &View, loaded: Loaded) -> Result<(), SubmitError> {
         let unreadable =
             |e: crate::model::DocumentError| SubmitError::Store(StoreError::Invalid { detail: e.to_string() });
         let mut state = State::from_documents(loaded.revision, &loaded.documents).map_err(unreadable)?;
@@ -149,7 +141,7 @@ impl Writer {
             self.metrics.set_split(name, &live.weights_in_effect(&live.split));
         }
         let confirmed = self.unconfirmed.is_empty();
-        self.view.store(Arc::new(View { state, routes, confirmed, ..view.clone() }));
+        self.show(View { state, routes, confirmed, refused: None, ..view.clone() });
         Ok(())
     }
 

@@ -3,7 +3,6 @@
 //! against the revision before it.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -120,10 +119,7 @@ impl Writer {
         let Some(late) = self.late.take() else { return };
         match (answer, late.what) {
             (Ok(first), What::Event(event)) => self.tell(*event, first),
-            (Ok(_), What::InEffect) => {
-                self.unconfirmed.pop_front();
-                self.numbered = false;
-            }
+            (Ok(first), What::InEffect) => self.confirmed(first),
             // Whoever asked for it was told that it may still be made.
             (Ok(_), What::GivenUp) | (Err(StoreError::Conflict { .. }), _) => {
                 if let Err(error) = self.reconcile().await {
@@ -168,7 +164,7 @@ impl Writer {
     fn tell(&mut self, mut event: Event, id: u64) {
         event.id = id;
         self.next_event = id + 1;
-        let _nobody_listens = self.events.send(Arc::new(event));
+        self.tell_of_ours(vec![event]);
     }
 
     /// Asks whether the store takes changes. Nothing waits for the answer.
@@ -190,6 +186,7 @@ impl Writer {
         self.asked = None;
         self.metrics.set_store_up(answer.is_ok());
         match answer {
+            Ok(()) if self.adrift => self.land().await,
             Ok(()) => self.catch_up_if_behind().await,
             Err(error) => {
                 tracing::warn!(%error, "the store does not take changes");

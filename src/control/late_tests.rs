@@ -1,6 +1,7 @@
 //! A store that holds every commit until it is let go, in virtual time.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -81,6 +82,7 @@ async fn begin() -> (Control, Arc<Held>) {
         store: store.clone(),
         last_good: None,
         salvaged: None,
+        returns: false,
         tallies: tallies.clone(),
         metrics: Arc::new(Metrics::new(tallies, 5)),
         fresh_secret: "s".repeat(32),

@@ -7,6 +7,7 @@
 mod board;
 mod doubt;
 mod error;
+mod follow;
 mod global;
 mod keys;
 mod late;
@@ -24,6 +25,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 pub use board::{Board, ComparisonReport, ScopeKey};
 pub use error::{StartError, SubmitError};
+pub use follow::Refused;
 use global::Prepared;
 pub use global::SnapshotError;
 pub use keys::fresh_secret;
@@ -75,6 +77,8 @@ pub struct View {
     pub confirmed: bool,
     /// Whether changes are refused because the process runs on the last good copy.
     pub read_only: bool,
+    /// The store's state, when it does not fit this process, which goes on with the one before.
+    pub refused: Option<Arc<Refused>>,
 }
 
 /// What waits for the writer.
@@ -117,6 +121,7 @@ pub struct Control {
     view: Arc<ArcSwap<View>>,
     published: Arc<ArcSwap<Routes>>,
     events: broadcast::Sender<Arc<Event>>,
+    made: broadcast::Sender<Arc<Event>>,
     store: Arc<dyn Store>,
     board: Arc<Board>,
 }
@@ -192,9 +197,14 @@ impl Control {
         self.store.get(key).await
     }
 
-    /// Events from now on.
+    /// Events from now on, whichever process made them.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<Event>> {
         self.events.subscribe()
+    }
+
+    /// Events that this process makes from now on. Of a fleet each event is here in one process only.
+    pub fn subscribe_to_ours(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.made.subscribe()
     }
 
     /// Whether the store takes changes.

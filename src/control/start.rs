@@ -27,6 +27,8 @@ pub struct Parts {
     pub last_good: Option<LastGood>,
     /// Set when the store could not be opened and this was read from the copy instead.
     pub salvaged: Option<Loaded>,
+    /// Whether a store that could not be opened may be there later, as one across a network.
+    pub returns: bool,
     /// Where requests are counted.
     pub tallies: Arc<Tallies>,
     /// Metric families.
@@ -48,8 +50,9 @@ pub struct Started {
 /// # Errors
 /// [`StartError`] when the state cannot be read or does not fit the configuration.
 pub async fn start(parts: Parts) -> Result<Started, StartError> {
-    let Parts { settings, store, last_good, salvaged, tallies, metrics, fresh_secret } = parts;
-    let read_only = salvaged.is_some();
+    let Parts { settings, store, last_good, salvaged, returns, tallies, metrics, fresh_secret } = parts;
+    let adrift = salvaged.is_some() && returns;
+    let read_only = salvaged.is_some() && !returns;
     let loaded = match salvaged {
         Some(loaded) => loaded,
         None => store.load().await?,
@@ -57,7 +60,7 @@ pub async fn start(parts: Parts) -> Result<Started, StartError> {
     let mut state = State::from_documents(loaded.revision, &loaded.documents)?;
     let mut next_event = loaded.next_event;
     let mut secrets = secrets_of(loaded.documents);
-    if !read_only {
+    if !read_only && !adrift {
         begin_services(&settings, &*store, &mut state, &mut next_event).await?;
         keep_secret(&settings, &*store, &mut state, &mut secrets, fresh_secret).await?;
     }
@@ -67,21 +70,24 @@ pub async fn start(parts: Parts) -> Result<Started, StartError> {
     for (name, live) in &state.services {
         metrics.set_split(name, &live.weights_in_effect(&live.split));
     }
-    metrics.set_store_up(!read_only);
+    metrics.set_revision(state.revision);
+    metrics.set_store_up(!read_only && !adrift);
     let published = Arc::new(ArcSwap::new(routes.clone()));
-    let view = View { state, settings: Arc::new(settings), routes, confirmed: true, read_only };
+    let view = View { state, settings: Arc::new(settings), routes, confirmed: true, read_only, refused: None };
     let view = Arc::new(ArcSwap::from_pointee(view));
     let (commands, queue) = mpsc::channel(QUEUE);
-    let (events, _) = broadcast::channel(LISTENER_LAG);
+    let (events, made) = (broadcast::channel(LISTENER_LAG).0, broadcast::channel(LISTENER_LAG).0);
     let control = Control {
         commands,
         view: view.clone(),
         published: published.clone(),
         events: events.clone(),
+        made: made.clone(),
         store: store.clone(),
         board: Arc::new(Board::default()),
     };
-    let writer = Writer::new(view, published, events, store, last_good, context, metrics, secrets, next_event);
+    let writer =
+        Writer::new(view, published, (events, made), adrift, store, last_good, context, metrics, secrets, next_event);
     let writer = tokio::spawn(writer.run(queue));
     Ok(Started { control, writer })
 }

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::doubt::Unconfirmed;
+use super::follow::Heard;
 use super::keys::{document_key, fresh_secret, rotated, signer};
 use super::late::{Late, SHORT, answered, heard, patience_for};
 use super::reload::{ReloadReport, differences, keeps_warm};
@@ -34,6 +35,11 @@ pub(super) struct Writer {
     pub(super) view: Arc<ArcSwap<View>>,
     pub(super) published: Arc<ArcSwap<Routes>>,
     pub(super) events: broadcast::Sender<Arc<Event>>,
+    /// Those of this process alone.
+    pub(super) made: broadcast::Sender<Arc<Event>>,
+    pub(super) heard: Heard,
+    /// Whether this process began without the store and has not seen it yet.
+    pub(super) adrift: bool,
     pub(super) store: Arc<dyn Store>,
     last_good: Option<Arc<LastGood>>,
     pub(super) context: Context,
@@ -59,7 +65,8 @@ impl Writer {
     pub(super) fn new(
         view: Arc<ArcSwap<View>>,
         published: Arc<ArcSwap<Routes>>,
-        events: broadcast::Sender<Arc<Event>>,
+        (events, made): (broadcast::Sender<Arc<Event>>, broadcast::Sender<Arc<Event>>),
+        adrift: bool,
         store: Arc<dyn Store>,
         last_good: Option<LastGood>,
         context: Context,
@@ -73,6 +80,9 @@ impl Writer {
             view,
             published,
             events,
+            made,
+            heard: Heard::new(next_event),
+            adrift,
             store,
             last_good,
             context,
@@ -80,8 +90,8 @@ impl Writer {
             secrets,
             next_event,
             unconfirmed: VecDeque::new(),
-            retry_at: None,
-            numbered: true,
+            retry_at: adrift.then(Instant::now),
+            numbered: !adrift,
             late: None,
             asked: None,
             copy_at,
@@ -90,6 +100,7 @@ impl Writer {
     }
 
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+        let mut news = self.store.watch();
         let mut ping = tokio::time::interval(PING_EVERY);
         ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
@@ -102,6 +113,10 @@ impl Writer {
                 () = retry => self.retry().await,
                 () = copy => self.copy().await,
                 _ = ping.tick() => self.ask(),
+                Ok(()) = news.changed() => match self.adrift {
+                    true => self.land().await,
+                    false => self.catch_up_if_behind().await,
+                },
                 command = queue.recv() => match command {
                     Some(Command::Close { reply }) => {
                         self.close().await;
@@ -172,19 +187,29 @@ impl Writer {
         if view.read_only {
             return Err(SubmitError::ReadOnly);
         }
-        let result = self.attempt(&view, request, dry_run).await;
-        match result {
-            // Another process wrote in between, as happens while an upgrade overlaps: look again, once.
-            Err(SubmitError::Store(StoreError::Conflict { .. })) => {
-                self.catch_up(&view).await?;
-                let view = self.view.load_full();
-                self.attempt(&view, request, dry_run).await
-            }
-            other => other,
+        let result = self.attempt(&view, request, dry_run, false).await;
+        if !matches!(result, Err(SubmitError::Store(StoreError::Conflict { .. }))) {
+            return result;
         }
+        // Another process wrote in between: look again, once.
+        let caught_up = self.catch_up(&view).await;
+        // What users get here must not wait until the store's state fits this process.
+        let alone = caught_up.is_err() && goes_back(request);
+        if !alone {
+            caught_up?;
+        }
+        let view = self.view.load_full();
+        self.attempt(&view, request, dry_run, alone).await
     }
 
-    async fn attempt(&mut self, view: &View, request: &ChangeRequest, dry_run: bool) -> Result<Receipt, SubmitError> {
+    /// `alone`: whether the change is made here without asking the store.
+    async fn attempt(
+        &mut self,
+        view: &View,
+        request: &ChangeRequest,
+        dry_run: bool,
+        alone: bool,
+    ) -> Result<Receipt, SubmitError> {
         let goes_back = goes_back(request);
         if !goes_back {
             self.number().await;
@@ -207,7 +232,8 @@ impl Writer {
         if !self.unconfirmed.is_empty() && !goes_back {
             return Err(SubmitError::Unconfirmed { waiting: self.unconfirmed.len() });
         }
-        let committed = match self.unconfirmed.is_empty() {
+        applied.commit.leads = request.author == Author::Autopilot && !goes_back;
+        let committed = match self.unconfirmed.is_empty() && !alone {
             true => {
                 let patience = if goes_back { SHORT } else { patience_for(&applied.commit) };
                 self.write(applied.commit.clone(), patience, goes_back).await
@@ -253,12 +279,16 @@ impl Writer {
                 revision = event.revision, reason = %event.reason, "changed");
         }
         let confirmed = self.unconfirmed.is_empty();
-        let next = View { state: applied.state, settings: view.settings.clone(), routes, confirmed, read_only: false };
-        self.view.store(Arc::new(next));
-        for event in applied.commit.events {
-            let _nobody_listens = self.events.send(Arc::new(event));
-        }
+        let next = View { state: applied.state, routes, confirmed, read_only: false, ..view.clone() };
+        self.show(next);
+        self.tell_of_ours(applied.commit.events);
         self.copy_at.get_or_insert_with(|| Instant::now() + COPY_AFTER);
+    }
+
+    /// Everybody sees this from now on.
+    pub(super) fn show(&self, view: View) {
+        self.metrics.set_revision(view.state.revision);
+        self.view.store(Arc::new(view));
     }
 
     /// Versions that exist no more leave the metrics with all their counts.
@@ -274,7 +304,7 @@ impl Writer {
         }
     }
 
-    async fn reload(&mut self, settings: Settings) -> Result<ReloadReport, SubmitError> {
+    pub(super) async fn reload(&mut self, settings: Settings) -> Result<ReloadReport, SubmitError> {
         let view = self.view.load_full();
         let (changed, needs_restart) = differences(&view.settings, &settings);
         let context = Context {
@@ -297,21 +327,19 @@ impl Writer {
         }
         let mut begun = Vec::new();
         for commit in commits {
-            let events = commit.events.clone();
+            let mut events = commit.events.clone();
             let patience = patience_for(&commit);
             let first = self.write(commit, patience, false).await.inspect_err(|e| self.not_taken(e))?;
-            self.next_event = first + 1;
+            self.numbers(first, &mut events);
             begun.extend(events);
         }
         self.context = context;
         self.published.store(routes.clone());
         self.forget_gone(&view.routes, &routes);
-        for event in begun {
-            let _nobody_listens = self.events.send(Arc::new(event));
-        }
+        self.tell_of_ours(begun);
         let report =
             ReloadReport { revision: state.revision, changed, needs_restart, warnings: settings.warnings.clone() };
-        self.view.store(Arc::new(View { state, settings: Arc::new(settings), routes, ..(*view).clone() }));
+        self.show(View { state, settings: Arc::new(settings), routes, ..(*view).clone() });
         let mut event = Event::of_proxy(EventKind::Reloaded, report.revision, now_ms());
         event.reason = "the configuration file was read again".to_owned();
         event.after = json!(report);
@@ -369,7 +397,7 @@ impl Writer {
     async fn copy(&mut self) {
         self.copy_at = None;
         let (Some(last_good), view) = (self.last_good.clone(), self.view.load_full()) else { return };
-        if view.read_only || !view.confirmed {
+        if view.read_only || self.adrift || !view.confirmed {
             return;
         }
         // One copy at a time, and no change waits for it.

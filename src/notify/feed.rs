@@ -65,7 +65,7 @@ impl Feed {
 
     pub(super) async fn run(mut self) {
         self.remember().await;
-        let mut events = self.parts.control.subscribe();
+        let mut events = self.parts.control.subscribe_to_ours();
         // What happened between the two.
         self.resume().await;
         let mut look = tokio::time::interval(LOOK_EVERY);

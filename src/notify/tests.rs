@@ -75,6 +75,7 @@ async fn who_lags_behind_reads_the_history_from_where_it_was() {
         store: Arc::new(MemoryStore::new()),
         last_good: None,
         salvaged: None,
+        returns: false,
         tallies: tallies.clone(),
         metrics: metrics.clone(),
         fresh_secret: "s".repeat(32),

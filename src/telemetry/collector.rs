@@ -153,6 +153,10 @@ impl StateCollector {
             family::CERTIFICATE_RELOADS
                 .with(vec![read("success", &state.certificates_ok), read("failure", &state.certificates_failed)]),
             family::RELOADS.with(vec![reload("success", &state.reloads_ok), reload("failure", &state.reloads_failed)]),
+            single(&family::REVISION, state.revision.load(Relaxed) as f64),
+            single(&family::REFUSED_STATES, state.refused_states.load(Relaxed) as f64),
+            single(&family::MEMBERS, state.members.load(Relaxed) as f64),
+            single(&family::LEADER, f64::from(u8::from(state.leads.load(Relaxed)))),
             single(&family::STORE_UP, f64::from(u8::from(state.store_up.load(Relaxed)))),
             single(&family::CONNECTIONS, state.open_connections.load(Relaxed).max(0) as f64),
             family::REFUSED.with(refused),

@@ -60,6 +60,11 @@ families! {
         "Natural logarithm of the evidence against the canary in the service's scope that has most; ln(10000) = 9.21 rolls back.";
     RELOADS = COUNTER "config_reloads_total" ["result"] "Times that the configuration file was read again, by result.";
     STORE_UP = GAUGE "store_up" [] "Whether the store takes commits, 1 or 0. Traffic flows either way.";
+    REVISION = GAUGE "state_revision" [] "Revision of the state that is in effect in this process.";
+    REFUSED_STATES = COUNTER "refused_states_total" []
+        "States of the store that did not fit this process, which went on with the one before.";
+    MEMBERS = GAUGE "fleet_members" [] "Processes that share the store, as far as this one knows; 0 without etcd.";
+    LEADER = GAUGE "fleet_leader" [] "Whether this process judges and advances for the fleet, 1 or 0.";
     CERTIFICATE_EXPIRY = GAUGE "certificate_expiry_timestamp_seconds" ["certificate"]
         "When the certificate in this file ends, in seconds since the Unix epoch.";
     CERTIFICATE_RELOADS = COUNTER "certificate_reloads_total" ["result"]

@@ -49,6 +49,10 @@ pub(super) struct State {
     pub(super) rollbacks: Mutex<BTreeMap<(ServiceName, &'static str), f64>>,
     pub(super) evidence: Mutex<BTreeMap<(ServiceName, &'static str), f64>>,
     pub(super) endpoints: Mutex<BTreeMap<(ServiceName, VersionName, String), bool>>,
+    pub(super) revision: AtomicU64,
+    pub(super) refused_states: AtomicU64,
+    pub(super) members: AtomicU64,
+    pub(super) leads: AtomicBool,
     pub(super) reloads_ok: AtomicU64,
     pub(super) reloads_failed: AtomicU64,
     pub(super) certificates: Mutex<BTreeMap<String, i64>>,
@@ -79,6 +83,10 @@ impl Metrics {
             rollbacks: Mutex::default(),
             evidence: Mutex::default(),
             endpoints: Mutex::default(),
+            revision: AtomicU64::default(),
+            refused_states: AtomicU64::default(),
+            members: AtomicU64::default(),
+            leads: AtomicBool::default(),
             reloads_ok: AtomicU64::default(),
             reloads_failed: AtomicU64::default(),
             certificates: Mutex::default(),
@@ -144,6 +152,22 @@ impl Metrics {
     pub fn reload(&self, ok: bool) {
         let counter = if ok { &self.state.reloads_ok } else { &self.state.reloads_failed };
         counter.fetch_add(1, Relaxed);
+    }
+
+    /// The revision of the state that is in effect.
+    pub fn set_revision(&self, revision: u64) {
+        self.state.revision.store(revision, Relaxed);
+    }
+
+    /// A state of the store did not fit.
+    pub fn refused_state(&self) {
+        self.state.refused_states.fetch_add(1, Relaxed);
+    }
+
+    /// How many processes share the store, and whether this one judges for them.
+    pub fn set_fleet(&self, members: usize, leads: bool) {
+        self.state.members.store(members as u64, Relaxed);
+        self.state.leads.store(leads, Relaxed);
     }
 
     /// When a certificate ends, seconds since the Unix epoch.

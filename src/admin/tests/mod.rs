@@ -118,6 +118,7 @@ impl Api {
             store: store.clone(),
             last_good: None,
             salvaged: None,
+            returns: false,
             tallies: tallies.clone(),
             metrics: metrics.clone(),
             fresh_secret: "s".repeat(32),

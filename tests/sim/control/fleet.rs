@@ -124,6 +124,7 @@ async fn load(world: &Rc<World>, process: &Rc<Process>, old: Option<&Rc<Process>
         // A copy is written on a thread, which no virtual clock waits for.
         last_good: None,
         salvaged: None,
+        returns: false,
         metrics: Arc::new(Metrics::new(tallies.clone(), 1)),
         tallies,
         fresh_secret: "s".repeat(32),

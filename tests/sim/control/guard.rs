@@ -130,6 +130,7 @@ async fn begin(disk: &Arc<Disk>) -> Node {
         store: Connection::new(disk),
         last_good: None,
         salvaged: None,
+        returns: false,
         metrics: metrics.clone(),
         tallies: tallies.clone(),
         fresh_secret: "s".repeat(32),
