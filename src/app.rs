@@ -19,7 +19,7 @@ use self::relay::{Carried, Relay};
 use self::store::{Opened, open_store};
 use crate::admin::{self, AdminParts, ProxyStatus, Readiness, Reload, ReloadError, UpgradeError, Upgraded};
 use crate::config::Settings;
-use crate::control::{self, Control, ReloadReport, StartError};
+use crate::control::{self, Card, Control, ReloadReport, StartError};
 use crate::handover::{self, CommandLine, HandoverError, Post, Predecessor, Role, Sockets};
 use crate::notify::Notifier;
 use crate::proxy::{self, Clock, EndpointKeeper, ProxyHandle, ProxyParts, StartProxyError, StreamKeeper};
@@ -187,6 +187,7 @@ impl App {
             relay: Arc::new(relay),
             post: None,
         };
+        app.tasks.push(tokio::spawn(app.control.clone().show_card(card(app.phase.clone()))));
         app.start_admin(admin_socket, tallies, windows, clock, notifier).await?;
         app.phase.store(READY, Relaxed);
         Ok(app)
@@ -314,6 +315,20 @@ impl Drop for App {
             task.abort();
         }
         self.writer.abort();
+    }
+}
+
+/// What this process says of itself to others.
+fn card(phase: Arc<AtomicU8>) -> impl Fn() -> Card + Send {
+    let started_ms = unix_ms();
+    move || {
+        let phase = match phase.load(Relaxed) {
+            READY => "ready",
+            DRAINING => "draining",
+            _ => "starting",
+        };
+        let (release, phase) = (env!("CARGO_PKG_VERSION").to_owned(), phase.to_owned());
+        Card { instance: instance(), release, phase, started_ms, ..Card::default() }
     }
 }
 

@@ -121,6 +121,8 @@ pub(super) struct ComparisonAnswer {
     braked: bool,
     split_off: bool,
     promotion_ready: bool,
+    /// How many proxies' counts these are: in a fleet the leader's are those of all, another proxy's are its own.
+    proxies: usize,
     window: WindowAnswer,
 }
 
@@ -299,6 +301,7 @@ impl From<ComparisonReport> for ComparisonAnswer {
             braked: report.braked,
             split_off: report.split_off,
             promotion_ready: report.promotion_ready,
+            proxies: report.proxies,
             window,
         }
     }

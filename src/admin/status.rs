@@ -16,7 +16,8 @@ use super::freeze::{FreezeAnswer, now_ms};
 use super::problem::Problem;
 use super::services::{ServiceSummary, summaries, unverified};
 use crate::config::Settings;
-use crate::control::ReloadReport;
+use crate::control::{Fleet, FleetMember, ReloadReport};
+use crate::store::Role;
 
 /// How long the store may take to say that it is there.
 const PING_TIME: Duration = Duration::from_secs(2);
@@ -40,6 +41,9 @@ pub(super) struct StatusAnswer {
     #[schema(required)]
     freeze: Option<FreezeAnswer>,
     store: StoreStatus,
+    /// The processes that share the store; none when this one is alone with it.
+    #[schema(required)]
+    fleet: Option<FleetAnswer>,
     proxy: ProxyAnswer,
     services: Vec<ServiceSummary>,
     /// What somebody should look at.
@@ -53,6 +57,52 @@ pub(super) struct StoreStatus {
     path: String,
     /// Whether it takes changes now.
     up: bool,
+}
+
+/// The processes that share the store, as this one knows them.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Fleet)]
+pub(super) struct FleetAnswer {
+    /// What this process does: `leader` judges what all count and advances, `standby` is the next to do so, `follower`
+    /// tells what it counts; `alone` is cut off, and takes traffic back by what it counts itself.
+    role: &'static str,
+    /// Name of the leader.
+    #[schema(required)]
+    leader: Option<String>,
+    members: Vec<MemberAnswer>,
+}
+
+/// One of them.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = FleetMember)]
+pub(super) struct MemberAnswer {
+    instance: String,
+    /// Release of the program.
+    version: String,
+    role: &'static str,
+    /// Whether it is the process that answers.
+    here: bool,
+    /// Revision of the state that is in effect there.
+    revision: u64,
+    /// How many revisions it is behind the newest that any of them has.
+    lag: u64,
+    /// `ok`; `starting`, `draining`; `refused`: the store's state does not fit it; `unconfirmed`: changes of the guard are in
+    /// effect there that the store has not taken; `unknown`: this process is cut off, or the other one has said nothing.
+    health: &'static str,
+    /// Revision of the state that does not fit it, and why.
+    #[schema(required)]
+    refused: Option<RefusedAnswer>,
+    /// When it said so.
+    #[schema(required)]
+    seen: Option<String>,
+}
+
+/// A state of the store that does not fit a process.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RefusedState)]
+pub(super) struct RefusedAnswer {
+    revision: u64,
+    reason: String,
 }
 
 /// The data plane.
@@ -104,6 +154,12 @@ pub(super) async fn get_status(State(cx): State<Cx>) -> Json<StatusAnswer> {
     if !view.confirmed {
         warnings.push("the store is away; changes of the guard are in effect here and wait to be written".to_owned());
     }
+    let fleet = cx.control.fleet().map(FleetAnswer::new);
+    for member in fleet.iter().flat_map(|fleet| &fleet.members) {
+        if let Some(RefusedAnswer { revision, reason }) = &member.refused {
+            warnings.push(format!("the state of revision {revision} does not fit {}: {reason}", member.instance));
+        }
+    }
     for route in &view.routes.services {
         let service = &route.spec.name;
         warnings.extend(unverified(route).map(|version| {
@@ -122,10 +178,48 @@ pub(super) async fn get_status(State(cx): State<Cx>) -> Json<StatusAnswer> {
         read_only: view.read_only,
         freeze: view.state.freeze_at(now_ms()).map(FreezeAnswer::new),
         store: store_status(&view.settings, up && !view.read_only),
+        fleet,
         proxy: ProxyAnswer { listen: proxy.listen, open_connections: proxy.open_connections },
         services: summaries(&cx, &view),
         warnings,
     })
+}
+
+impl FleetAnswer {
+    fn new(fleet: Fleet) -> Self {
+        let newest = fleet.members.iter().flat_map(|m| &m.card).map(|card| card.revision).max().unwrap_or_default();
+        let members: Vec<_> = fleet.members.into_iter().map(|m| MemberAnswer::new(m, fleet.role, newest)).collect();
+        let leader = members.first().filter(|_| fleet.role != Role::Alone).map(|member| member.instance.clone());
+        Self { role: fleet.role.as_str(), leader, members }
+    }
+}
+
+impl MemberAnswer {
+    fn new(member: FleetMember, role: Role, newest: u64) -> Self {
+        let FleetMember { card, role: own, here } = member;
+        let known = card.is_some();
+        let card = card.unwrap_or_default();
+        let health = match (&card.refused, card.phase.as_str()) {
+            _ if !known || (role == Role::Alone && !here) => "unknown",
+            (Some(_), _) => "refused",
+            _ if !card.confirmed => "unconfirmed",
+            (_, "ready") => "ok",
+            (_, "draining") => "draining",
+            _ => "starting",
+        };
+        let seen = i64::try_from(card.at_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+        Self {
+            instance: card.instance,
+            version: card.release,
+            role: if role == Role::Alone && here { role.as_str() } else { own.as_str() },
+            here,
+            revision: card.revision,
+            lag: newest.saturating_sub(card.revision),
+            health,
+            refused: card.refused.map(|refused| RefusedAnswer { revision: refused.revision, reason: refused.why }),
+            seen: seen.filter(|_| known).map(|at| at.to_string()),
+        }
+    }
 }
 
 fn store_status(settings: &Settings, up: bool) -> StoreStatus {

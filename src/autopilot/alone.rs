@@ -6,6 +6,7 @@
 
 use std::sync::Mutex;
 
+use super::evidence::EpochNews;
 use super::settle::{self, Findings};
 use super::tick::{Entry, lock};
 use crate::analysis::{ArmCounts, Batch, RawCounts, Signals};
@@ -24,16 +25,16 @@ pub(super) fn is_alone(route: &ServiceRoute, has_tenant: bool, owner: SplitOwner
     keyed && has_tenant && owner == SplitOwner::Tenant
 }
 
-/// Requests and failures of a version since the last look.
-pub(super) fn counted(news: &[TotalsDelta], version: &VersionName) -> (u64, u64) {
-    let of = news.iter().find(|delta| delta.version == *version);
-    of.map_or((0, 0), |delta| (delta.requests, delta.failures.iter().sum()))
+/// Requests and failures of a version since the last look, here and at other proxies.
+pub(super) fn counted(news: &[TotalsDelta], elsewhere: &[EpochNews], version: &VersionName) -> (u64, u64) {
+    let here = news.iter().find(|delta| delta.version == *version);
+    let here = here.map_or((0, 0), |delta| (delta.requests, delta.failures.iter().sum()));
+    elsewhere.iter().map(|epoch| epoch.of(version, 0)).fold(here, |a, b| (a.0 + b.0, a.1 + b.1))
 }
 
 /// The counts as the ceiling test takes them; there are no coins, so nothing else is learnt from them.
-pub(super) fn batch(news: &[TotalsDelta], baseline: &VersionName, canary: &VersionName, now_ms: u64) -> Batch {
+pub(super) fn batch(old: (u64, u64), new: (u64, u64), now_ms: u64) -> Batch {
     let arm = |(requests, failed)| ArmCounts::new(requests, failed);
-    let (old, new) = (counted(news, baseline), counted(news, canary));
     Batch {
         routed_share: 0.0,
         requests: RawCounts { baseline: arm(old), canary: arm(new) },

@@ -22,6 +22,9 @@ pub struct CarriedGuard {
     fleets: Vec<CarriedFleet>,
     cuts: CarriedCuts,
     rates: Vec<(u64, Rate)>,
+    /// Whether other proxies' counts are in it.
+    #[serde(default)]
+    together: bool,
     /// The numbers that scopes have in all of the above.
     scopes: Vec<(u64, ServiceName, Option<TenantName>)>,
 }
@@ -48,6 +51,7 @@ impl Autopilot {
             entries: self.entries.iter().map(|(key, entry)| (key.clone(), entry.clone())).collect(),
             fleets: self.fleets.carry(),
             cuts: self.cuts.carry(),
+            together: self.proxies() > 1,
             rates: self.rates.iter().map(|(scope, rate)| (*scope, rate.clone())).collect(),
             scopes,
         }
@@ -55,6 +59,9 @@ impl Autopilot {
 
     /// Goes on from what another process knew.
     pub(super) fn resume(&mut self, carried: CarriedGuard, now_us: u64) {
+        if let Some(members) = self.members.as_mut().filter(|_| carried.together) {
+            members.resume();
+        }
         let scopes = renumber(&self.tallies, carried.scopes, now_us);
         for (key, mut entry) in carried.entries {
             let Some(scope) = scopes.get(&entry.scope) else { continue };

@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::carry::Renumbered;
+use super::members::{CutTable, Seen};
 use crate::analysis::LogHistogram;
+use crate::control::ScopeKey;
 use crate::model::{ServiceName, VersionName};
 use crate::telemetry::latency::BUCKETS;
 use crate::telemetry::{ScopeTally, TotalsDelta};
@@ -33,14 +35,27 @@ impl Latencies {
 
     fn add(&mut self, delta: &TotalsDelta, now_ms: u64) {
         // Decaying is a pass over all buckets; a second's worth changes nothing that anyone could see.
+        self.decay(now_ms);
+        let mut counts = [0; BUCKETS];
+        delta.latency.add_to(&mut counts);
+        self.histogram.add_counts(&counts);
+    }
+
+    fn add_counts(&mut self, some: impl Iterator<Item = (usize, u64)>, now_ms: u64) {
+        self.decay(now_ms);
+        let mut counts = [0; BUCKETS];
+        for (bucket, count) in some {
+            counts.get_mut(bucket).into_iter().for_each(|sum| *sum += count);
+        }
+        self.histogram.add_counts(&counts);
+    }
+
+    fn decay(&mut self, now_ms: u64) {
         let elapsed_ms = now_ms.saturating_sub(self.decayed_ms);
         if elapsed_ms >= 1_000 {
             self.histogram.decay(elapsed_ms as f64 / 1_000.0);
             self.decayed_ms = now_ms;
         }
-        let mut counts = [0; BUCKETS];
-        delta.latency.add_to(&mut counts);
-        self.histogram.add_counts(&counts);
     }
 
     fn cuts(&mut self, now_ms: u64) -> (u32, u32) {
@@ -91,6 +106,7 @@ impl Cuts {
         baseline: &VersionName,
         tolerance: f64,
         news: &[TotalsDelta],
+        leaders: Option<(u32, u32)>,
         now_ms: u64,
     ) {
         let delta = news.iter().find(|d| d.version == *baseline);
@@ -117,7 +133,37 @@ impl Cuts {
             let (p90, p99) = own.1.cuts(now_ms);
             cuts = (if p90 > 0 { p90 } else { cuts.0 }, if p99 > 0 { p99 } else { cuts.1 });
         }
-        scope.set_cuts(cuts.0, cuts.1, tolerance, baseline);
+        let (p90, p99) = leaders.unwrap_or(cuts);
+        scope.set_cuts(p90, p99, tolerance, baseline);
+    }
+
+    /// Takes in what other proxies saw of a service's baseline.
+    pub fn add_elsewhere(&mut self, (service, baseline, counts): &Seen, now_ms: u64) {
+        let fresh = || (baseline.clone(), Latencies::new(now_ms));
+        let known = self.services.entry(service.clone()).or_insert_with(fresh);
+        if known.0 == *baseline {
+            known.1.add_counts(counts.iter().map(|(bucket, count)| (usize::from(*bucket), *count)), now_ms);
+        }
+    }
+
+    /// The cuts of services, and of these tenants: what all proxies go by when this one leads.
+    pub fn table<'a>(&mut self, scopes: impl Iterator<Item = (&'a ScopeKey, u64)>, now_ms: u64) -> CutTable {
+        let services = self.services.iter_mut().map(|(service, (baseline, latencies))| {
+            let (p90, p99) = latencies.cuts(now_ms);
+            (service.clone(), baseline.clone(), p90, p99)
+        });
+        let mut table = CutTable { services: services.collect(), tenants: Vec::new() };
+        table.services.sort_by(|a, b| a.0.cmp(&b.0));
+        for (key, scope) in scopes {
+            let (Some(tenant), Some((_, latencies))) = (&key.tenant, self.tenants.get_mut(&scope)) else { continue };
+            let (p90, p99) = latencies.cuts(now_ms);
+            if p90 > 0 || p99 > 0 {
+                table.tenants.push((key.service.clone(), tenant.clone(), p90, p99));
+            }
+        }
+        table.tenants.sort();
+        table.tenants.dedup();
+        table
     }
 
     /// Forgets a scope that was let go.

@@ -9,7 +9,21 @@ use crate::telemetry::{ArmReading, EpochTally, ScopeTally, TallySignal};
 /// The last reading of each epoch of each scope.
 #[derive(Default)]
 pub(super) struct Readings {
-    last: HashMap<u64, Vec<(u64, Vec<ArmReading>)>>,
+    last: HashMap<u64, Vec<EpochReading>>,
+}
+
+/// Failures with pauses shorter than this are one run, in milliseconds.
+const RUN_MS: u64 = 2_000;
+
+/// What one epoch of a scope has counted since its process began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct EpochReading {
+    pub epoch: u64,
+    pub weights: Weights,
+    pub arms: Vec<ArmReading>,
+    /// When the last run of failures of each version began: on the clock of the ticks, and by the wall clock on the way to
+    /// another process.
+    pub bad_since_ms: Vec<Option<u64>>,
 }
 
 /// What one epoch of a scope added since the last look.
@@ -25,26 +39,61 @@ impl Readings {
     /// Reads a scope and keeps the reading for the next time.
     pub fn news(&mut self, scope: &ScopeTally) -> Vec<EpochNews> {
         let before = self.last.remove(&scope.id()).unwrap_or_default();
-        let epochs = scope.epochs();
-        let mut kept = Vec::with_capacity(epochs.len());
-        let mut news = Vec::with_capacity(epochs.len());
-        for epoch in &epochs {
-            let now = epoch.read();
-            let old = before.iter().find(|(e, _)| *e == epoch.epoch).map_or(&[][..], |(_, r)| r);
-            let arms: Vec<_> = now.iter().map(|arm| difference(arm, old)).collect();
-            if arms.iter().any(|arm| !is_empty(arm)) {
-                let first_bad_ms = arms.iter().map(|a| first_bad_ms(epoch, &a.version)).collect();
-                news.push(EpochNews { epoch: epoch.epoch, weights: epoch.weights.clone(), arms, first_bad_ms });
-            }
-            kept.push((epoch.epoch, now));
+        let mut kept = Vec::with_capacity(before.len());
+        let mut news = Vec::with_capacity(before.len());
+        for epoch in &scope.epochs() {
+            let old = before.iter().find(|e| e.epoch == epoch.epoch);
+            let arms = epoch.read();
+            let first_bad_ms: Vec<_> = arms.iter().map(|arm| first_bad_ms(epoch, &arm.version)).collect();
+            let run = |(arm, new): (&ArmReading, &Option<u64>)| {
+                let known = old.and_then(|old| old.bad_since_ms(&arm.version));
+                // A run that goes on keeps its beginning.
+                known.filter(|known| new.is_none_or(|new| new.saturating_sub(*known) < RUN_MS)).or(*new)
+            };
+            let bad_since_ms = arms.iter().zip(&first_bad_ms).map(run).collect();
+            let now = EpochReading { epoch: epoch.epoch, weights: epoch.weights.clone(), arms, bad_since_ms };
+            news.extend(now.since(old, first_bad_ms));
+            kept.push(now);
         }
         self.last.insert(scope.id(), kept);
         news
     }
 
+    /// What a scope has counted, as far as it was read.
+    pub fn of(&self, scope: u64) -> &[EpochReading] {
+        self.last.get(&scope).map_or(&[], Vec::as_slice)
+    }
+
     /// Forgets a scope that was let go.
     pub fn forget(&mut self, scope: u64) {
         self.last.remove(&scope);
+    }
+}
+
+impl EpochReading {
+    /// What was added since an earlier reading of the epoch; none if nothing was.
+    pub fn since(&self, before: Option<&Self>, first_bad_ms: Vec<Option<u64>>) -> Option<EpochNews> {
+        let old = before.map_or(&[][..], |before| &before.arms);
+        let arms: Vec<_> = self.arms.iter().map(|arm| difference(arm, old)).collect();
+        let something = arms.iter().any(|arm| !is_empty(arm));
+        something.then(|| EpochNews { epoch: self.epoch, weights: self.weights.clone(), arms, first_bad_ms })
+    }
+
+    fn bad_since_ms(&self, version: &VersionName) -> Option<u64> {
+        let place = self.arms.iter().position(|arm| arm.version == *version)?;
+        self.bad_since_ms[place]
+    }
+}
+
+impl EpochNews {
+    /// Whether a version other than this one failed.
+    pub fn fails_beside(&self, baseline: &VersionName) -> bool {
+        self.arms.iter().any(|arm| arm.failures > 0 && arm.version != *baseline)
+    }
+
+    /// Requests of all versions.
+    pub fn requests(&self) -> u64 {
+        self.arms.iter().map(|arm| arm.requests).sum()
     }
 }
 

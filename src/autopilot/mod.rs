@@ -8,10 +8,12 @@ mod carry;
 mod cuts;
 mod evidence;
 mod fleet;
+mod members;
 mod pause;
 mod rollouts;
 mod settle;
 mod tick;
+mod together;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

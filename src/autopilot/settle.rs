@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::alone;
 use super::fleet::FleetBreach;
+use super::members::May;
 use super::tick::{Entry, lock};
 use crate::analysis::{Action, Assessment, BRAKE_CALM_MS, EvidenceWindow, Parameters, Signal, check_limits, sentence};
 use crate::control::ScopeKey;
@@ -25,6 +26,8 @@ pub(super) struct Findings<'a> {
     /// Whether the tenant is moved as a whole, so that there is nothing to compare within it.
     pub alone: bool,
     pub assessment: &'a Assessment,
+    /// What the guard may do about it.
+    pub may: May,
 }
 
 /// What follows.
@@ -37,8 +40,10 @@ pub(super) struct Wants {
 /// What the guard asks for after one look.
 pub(super) fn settle(found: &Findings<'_>, entry: &mut Entry, windows: &Mutex<Windows>, now_ms: u64) -> Wants {
     let mut wants = Wants::default();
-    note_new(found, entry, &mut wants);
-    if entry.pending {
+    if found.may == May::Advance {
+        note_new(found, entry, &mut wants);
+    }
+    if entry.pending || found.may == May::Watch {
         return wants;
     }
     if !matches!(found.assessment.action, Action::None | Action::HoldSlo) {
@@ -58,6 +63,9 @@ pub(super) fn settle(found: &Findings<'_>, entry: &mut Entry, windows: &Mutex<Wi
         Action::Brake { .. } | Action::Rollback { .. } => None,
         Action::None | Action::HoldSlo => released(found, entry, now_ms),
     });
+    if found.may == May::GoBack {
+        wants.change = wants.change.filter(|c| matches!(c.change, Change::Rollback { .. } | Change::Brake { .. }));
+    }
     entry.pending = wants.change.is_some();
     wants
 }

@@ -11,6 +11,7 @@ use super::alone;
 use super::cuts::Cuts;
 use super::evidence::{self, EpochNews, Readings};
 use super::fleet::Fleets;
+use super::members::{May, Members};
 use super::settle::{self, Findings};
 use crate::analysis::{Action, Assessment, Comparison, EvidenceWindow, Parameters, Rate, Recent, Signal};
 use crate::control::{ComparisonReport, Control, ScopeKey, SubmitError, View};
@@ -58,6 +59,8 @@ pub struct Autopilot {
     pub(super) readings: Readings,
     pub(super) cuts: Cuts,
     pub(super) fleets: Fleets,
+    /// The fleet of proxies; none when this one is alone with its store.
+    pub(super) members: Option<Members>,
     pub(super) entries: HashMap<ScopeKey, Entry>,
     /// Requests per second of each scope, known before a canary begins.
     pub(super) rates: HashMap<u64, Rate>,
@@ -70,6 +73,15 @@ pub struct Autopilot {
     shown: HashMap<(ServiceName, VersionName), BTreeSet<Arc<str>>>,
     done: mpsc::UnboundedReceiver<Done>,
     report_done: mpsc::UnboundedSender<Done>,
+}
+
+/// What was counted in a scope since the last look.
+struct Seen<'a> {
+    news: &'a [TotalsDelta],
+    /// By epoch: first what was counted here, then what other proxies counted.
+    epochs: Vec<EpochNews>,
+    /// How many of them are of this proxy.
+    here: usize,
 }
 
 /// What became of a change.
@@ -91,6 +103,7 @@ impl Autopilot {
     /// A guard that knows nothing yet, for those who tell it the time themselves.
     pub fn new(parts: AutopilotParts) -> Self {
         let (report_done, done) = mpsc::unbounded_channel();
+        let members = parts.control.membership().map(Members::new);
         Self {
             control: parts.control,
             tallies: parts.tallies,
@@ -99,6 +112,7 @@ impl Autopilot {
             readings: Readings::default(),
             cuts: Cuts::default(),
             fleets: Fleets::default(),
+            members,
             entries: HashMap::new(),
             rates: HashMap::new(),
             parameters: HashMap::new(),
@@ -119,6 +133,7 @@ impl Autopilot {
         }
         self.tallies.age(now_us);
         let view = self.control.view();
+        let (may, mut elsewhere) = self.meet(&view, now_us);
         let mut scopes = self.tallies.take_active();
         for handle in self.braked.values() {
             if !scopes.iter().any(|s| s.tally.id() == handle.tally.id()) {
@@ -127,14 +142,21 @@ impl Autopilot {
         }
         let mut wanted = Vec::new();
         for handle in &scopes {
-            self.look_at(&view, handle, now_us, &mut wanted);
+            let elsewhere = elsewhere.remove(&handle.tally.id()).unwrap_or_default();
+            self.look_at(&view, handle, elsewhere, may, now_us, &mut wanted);
         }
-        wanted.extend(self.fleet_breaches(&view, now_ms));
+        if may != May::Watch {
+            wanted.extend(self.fleet_breaches(&view, now_ms));
+        }
         if now_ms.saturating_sub(self.slow_jobs_ms) >= EVERY_SECOND_MS {
             self.slow_jobs_ms = now_ms;
-            wanted.extend(self.health_breaches(&view, now_ms));
+            if may != May::Watch {
+                wanted.extend(self.health_breaches(&view, now_ms));
+            }
             self.housekeeping(&view, now_us);
+            self.tidy_members(now_ms);
         }
+        self.tell_members(now_ms);
         wanted
     }
 
@@ -176,7 +198,15 @@ impl Autopilot {
         }
     }
 
-    fn look_at(&mut self, view: &View, handle: &ScopeHandle, now_us: u64, wanted: &mut Vec<Wanted>) {
+    fn look_at(
+        &mut self,
+        view: &View,
+        handle: &ScopeHandle,
+        elsewhere: Vec<EpochNews>,
+        may: May,
+        now_us: u64,
+        wanted: &mut Vec<Wanted>,
+    ) {
         let now_ms = now_us / 1_000;
         let scope = &handle.tally;
         let news = lock(&self.windows).record(now_ms, scope);
@@ -187,24 +217,29 @@ impl Autopilot {
                 self.control.board().add_failed(&handle.service, &delta.version, failed);
             }
         }
-        let ended = news.iter().map(|d| d.requests).sum();
+        let ended = news.iter().map(|d| d.requests).chain(elsewhere.iter().map(EpochNews::requests)).sum();
         self.rates.entry(scope.id()).or_default().add(now_ms, ended);
         let Some(route) = view.routes.service(handle.service.as_str()) else { return };
         let baseline = route.baseline().name.clone();
         let guard = route.spec.guard.clone();
         let tolerance = guard.latency_tolerance;
         if guard.latency {
-            self.cuts.update(scope, &baseline, tolerance, &news, now_ms);
+            let leaders = self.members.as_mut().and_then(|members| {
+                members.timed(&handle.service, &baseline, &news);
+                members.leaders_cuts(&handle.service, handle.tenant(), &baseline)
+            });
+            self.cuts.update(scope, &baseline, tolerance, &news, leaders, now_ms);
         } else {
             scope.set_cuts(0, 0, tolerance, &baseline);
         }
         if scope.is_other() {
             return;
         }
-        let epochs = self.readings.news(scope);
+        let here = self.readings.news(scope);
         scope.retire_epochs(now_us);
         if guard.enabled {
-            self.compare(view, route, handle, (&epochs, &news), now_ms, wanted);
+            let seen = Seen { news: &news, here: here.len(), epochs: here.into_iter().chain(elsewhere).collect() };
+            self.compare(view, route, handle, &seen, may, now_ms, wanted);
         }
     }
 
@@ -213,7 +248,8 @@ impl Autopilot {
         view: &View,
         route: &ServiceRoute,
         handle: &ScopeHandle,
-        (epochs, news): (&[EpochNews], &[TotalsDelta]),
+        seen: &Seen<'_>,
+        may: May,
         now_ms: u64,
         wanted: &mut Vec<Wanted>,
     ) {
@@ -222,9 +258,14 @@ impl Autopilot {
         let in_effect = route.state.weights_in_effect(split);
         let intended = if in_effect == split.weights() { split.intended() } else { in_effect.clone() };
         let baseline = &route.baseline().name;
+        let proxies = self.proxies();
         let rate = self.rates.entry(handle.tally.id()).or_default().rate(now_ms);
         let parameters = self.parameters_of(&handle.service, &route.spec.guard);
         let alone = alone::is_alone(route, tenant.is_some(), owner);
+        let Seen { epochs, .. } = seen;
+        if let Some(members) = self.members.as_mut().filter(|_| intended.sole() != Some(baseline)) {
+            members.counted(&handle.tally, &epochs[..seen.here], baseline);
+        }
         for (canary, _) in intended.iter().filter(|(v, _)| *v != baseline) {
             let key = ScopeKey { service: handle.service.clone(), tenant: tenant.cloned(), canary: canary.clone() };
             let share = in_effect.share_between(baseline, canary);
@@ -232,7 +273,10 @@ impl Autopilot {
                 self.entries.entry(key.clone()).or_insert_with(|| Entry::new(&parameters, split, handle, now_ms));
             let (since, client_errors) = (entry.since_epoch, route.spec.guard.client_errors);
             let (batches, counted) = match alone {
-                true => (vec![alone::batch(news, baseline, canary, now_ms)], alone::counted(news, canary)),
+                true => {
+                    let of = |version| alone::counted(seen.news, &epochs[seen.here..], version);
+                    (vec![alone::batch(of(baseline), of(canary), now_ms)], of(canary))
+                }
                 false => evidence::since(epochs, baseline, canary, since, client_errors),
             };
             entry.follow(split, &parameters, now_ms);
@@ -256,7 +300,8 @@ impl Autopilot {
                 }
             }
             let braked = split.brake.is_some() && owner_is(owner, tenant.is_some());
-            self.control.board().put(key.clone(), report(&key, baseline, entry, &assessment, share, braked));
+            let report = ComparisonReport { proxies, ..report(&key, baseline, entry, &assessment, share, braked) };
+            self.control.board().put(key.clone(), report);
             let findings = Findings {
                 key: &key,
                 route,
@@ -266,6 +311,7 @@ impl Autopilot {
                 braked,
                 alone,
                 assessment: &assessment,
+                may,
             };
             let entry_wants = settle::settle(&findings, entry, &self.windows, now_ms);
             self.remember_brake(&key, handle, braked);
@@ -512,6 +558,7 @@ fn report(
         failures: entry.counted.1,
         promotion: assessment.signals.iter().map(|s| (s.signal.as_str(), s.log_promotion)).collect(),
         window: entry.comparison.window(),
+        proxies: 1,
     }
 }
 

@@ -61,6 +61,8 @@ pub struct ComparisonReport {
     pub promotion: std::collections::BTreeMap<&'static str, f64>,
     /// The counts behind the evidence.
     pub window: EvidenceWindow,
+    /// How many proxies' counts these are.
+    pub proxies: usize,
 }
 
 impl ComparisonReport {
@@ -83,6 +85,7 @@ impl ComparisonReport {
 pub struct Board {
     reports: Mutex<HashMap<ScopeKey, ComparisonReport>>,
     failed: Mutex<HashMap<(ServiceName, VersionName), u64>>,
+    failed_elsewhere: Mutex<HashMap<(ServiceName, VersionName), i64>>,
     waiting: Mutex<HashMap<RolloutId, Waiting>>,
 }
 
@@ -133,6 +136,17 @@ impl Board {
     /// How many requests failed on a version since the process began.
     pub fn failed(&self, service: &ServiceName, version: &VersionName) -> u64 {
         held(&self.failed).get(&(service.clone(), version.clone())).copied().unwrap_or_default()
+    }
+
+    /// Requests failed on a version at other proxies; below 0 when some were rescued after all.
+    pub fn add_failed_elsewhere(&self, service: &ServiceName, version: &VersionName, count: i64) {
+        *held(&self.failed_elsewhere).entry((service.clone(), version.clone())).or_default() += count;
+    }
+
+    /// How many requests failed for their users at other proxies, as far as this one was told.
+    pub fn failed_elsewhere(&self, service: &ServiceName, version: &VersionName) -> u64 {
+        let count = held(&self.failed_elsewhere).get(&(service.clone(), version.clone())).copied().unwrap_or_default();
+        u64::try_from(count).unwrap_or_default()
     }
 
     /// What a rollout waits for; none: it is on the move, or over.

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::late::{in_time, load};
 use super::writer::Writer;
@@ -14,7 +14,7 @@ use crate::model::{Event, EventQuery};
 use crate::store::MAX_EVENTS;
 
 /// A state that does not fit this process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
     /// Revision of the state that the store has.
     pub revision: u64,

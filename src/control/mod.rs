@@ -11,6 +11,7 @@ mod follow;
 mod global;
 mod keys;
 mod late;
+mod members;
 mod pause;
 mod reload;
 mod start;
@@ -29,6 +30,7 @@ pub use follow::Refused;
 use global::Prepared;
 pub use global::SnapshotError;
 pub use keys::fresh_secret;
+pub use members::{Card, Fleet, FleetMember};
 pub use pause::Paused;
 pub use reload::ReloadReport;
 pub use start::{Parts, Started, start};
@@ -36,7 +38,7 @@ pub use start::{Parts, Started, start};
 use crate::config::Settings;
 use crate::model::{Author, ChangeRequest, Document, DocumentKey, Event, EventQuery, GlobalRequest, State};
 use crate::routing::Routes;
-use crate::store::{Store, StoreError};
+use crate::store::{Membership, Store, StoreError};
 
 /// Changes that may wait for the writer.
 const QUEUE: usize = 256;
@@ -213,6 +215,11 @@ impl Control {
     /// [`StoreError`] says why not.
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.store.ping().await
+    }
+
+    /// The fleet of the processes that share the store; none when this one is alone with it.
+    pub fn membership(&self) -> Option<Arc<dyn Membership>> {
+        self.store.membership()
     }
 
     /// What the guard sees.

@@ -69,6 +69,10 @@ impl Writer {
 
     /// Takes over what the other process commits, until this one ends.
     pub(super) async fn follow(mut self, mut queue: mpsc::Receiver<Command>) {
+        // The fleet has another member in its place.
+        if let Some(membership) = self.store.membership() {
+            membership.leave().await;
+        }
         let mut every = tokio::time::interval(FOLLOW_EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {

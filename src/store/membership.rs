@@ -60,6 +60,18 @@ pub enum Role {
     Alone,
 }
 
+impl Role {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Leader => "leader",
+            Self::Standby => "standby",
+            Self::Follower => "follower",
+            Self::Alone => "alone",
+        }
+    }
+}
+
 impl Standing {
     /// Nobody is known yet.
     pub fn unknown() -> Self {

@@ -73,6 +73,7 @@ fn report(canary: &str) -> ComparisonReport {
             started_ms: 1,
             first_bad_ms: Some(2),
         },
+        proxies: 1,
     }
 }
 

@@ -13,18 +13,21 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use self::metrics::RolloutMetrics;
 use self::watched::{CarriedWatch, Watched};
 use super::pause::{Machine, Pause};
+use super::together::rescued;
 use crate::control::{Control, SubmitError, View};
 use crate::model::{
     Author, Change, ChangeRequest, Freeze, LiveRollout, RolloutCommand, RolloutId, Schedule, ServiceName, VersionName,
 };
 use crate::planning::{Next, Opening, Situation, StageEvidence, WaitFor, Waiting, open, plan};
 use crate::proxy::Clock;
-use crate::telemetry::{Metrics, Rescue, Tallies};
+use crate::store::{Role, Standing};
+use crate::telemetry::{Metrics, Tallies};
 use crate::webhook::Caller;
 
 /// How often rollouts are looked at when nothing else wakes the task.
@@ -84,6 +87,8 @@ struct Rollouts {
     metrics: RolloutMetrics,
     watched: HashMap<RolloutId, Watched>,
     carried: CarriedRollouts,
+    /// How this process stands in its fleet; none: it has none.
+    standing: Option<watch::Receiver<Standing>>,
     /// Revision of the state that the metrics show.
     shown: u64,
     reports: mpsc::UnboundedReceiver<Report>,
@@ -96,7 +101,8 @@ impl Rollouts {
         let metrics = RolloutMetrics::new(parts.metrics.registry());
         let RolloutParts { control, tallies, caller, clock, .. } = parts;
         let watched = HashMap::new();
-        Self { control, tallies, caller, clock, metrics, watched, carried, shown: 0, reports, report }
+        let standing = control.membership().map(|membership| membership.standing());
+        Self { control, tallies, caller, clock, metrics, watched, carried, standing, shown: 0, reports, report }
     }
 
     async fn run(mut self, mut pauses: mpsc::Receiver<Pause<CarriedRollouts>>) {
@@ -170,17 +176,18 @@ impl Rollouts {
         if view.read_only {
             return;
         }
+        let leads = self.standing.as_ref().is_none_or(|s| s.borrow().role(Instant::now()) == Role::Leader);
         for (id, live) in &view.state.rollouts {
             // What is over and told needs no look; those are most.
             if live.rollout.phase.is_final() && live.rollout.spec.gates.is_empty() {
                 self.control.board().put_waiting(id, None);
                 continue;
             }
-            self.look_at(&view, live, now_ms);
+            self.look_at(&view, live, leads, now_ms);
         }
     }
 
-    fn look_at(&mut self, view: &View, live: &Arc<LiveRollout>, now_ms: u64) {
+    fn look_at(&mut self, view: &View, live: &Arc<LiveRollout>, leads: bool, now_ms: u64) {
         let rollout = &live.rollout;
         let Some(service) = view.state.service(rollout.service.as_str()) else { return };
         let failed = self.failed(&rollout.service, &rollout.spec.to);
@@ -191,6 +198,9 @@ impl Rollouts {
             watched
         });
         watched.follow(rollout, now_ms, failed);
+        if !leads {
+            return;
+        }
         if watched.pending || now_ms < watched.not_before_ms {
             return;
         }
@@ -224,14 +234,9 @@ impl Rollouts {
 
     /// Requests that failed on a version for their users: those that were rescued did not.
     fn failed(&self, service: &ServiceName, version: &VersionName) -> u64 {
-        let tally = self.tallies.service(service);
-        let detours = tally.detours();
-        let rescued: u64 = detours
-            .iter()
-            .filter(|(from, _, _)| from == version)
-            .map(|(_, _, counts)| counts.rescues(Rescue::Saved))
-            .sum();
-        self.control.board().failed(service, version).saturating_sub(rescued)
+        let rescued = rescued(&self.tallies.service(service), version);
+        let board = self.control.board();
+        board.failed(service, version).saturating_sub(rescued) + board.failed_elsewhere(service, version)
     }
 
     fn put_waiting(&self, id: &RolloutId, next: &Next) {

@@ -1,0 +1,262 @@
+//! The guard as one of a fleet. Every member tells what it counts; the one that joined first judges the sum and advances, and
+//! the second knows the sum, too, so that it goes on when the first is gone. All call the same requests slow, by the
+//! leader's cuts. A member that is cut off from the others judges what it sees itself, and only ever goes back.
+
+mod notes;
+mod others;
+mod publisher;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+pub(super) use self::notes::{CutTable, Whose};
+use self::notes::{Totals, encode};
+use self::others::Others;
+pub(super) use self::others::Seen;
+use self::publisher::Publisher;
+use super::evidence::{EpochNews, Readings};
+use crate::model::{ServiceName, TenantName, VersionName};
+use crate::store::{Heard, Membership, Note, Role, Standing};
+use crate::telemetry::{ScopeTally, TotalsDelta, latency};
+
+/// How often latencies and the leader's cuts go out, in milliseconds.
+const SLOWLY_MS: u64 = 10_000;
+/// Tenants of one page of cuts: at most about 40 KiB with names of usual length.
+const TENANTS: usize = 1_000;
+
+/// What the guard may do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum May {
+    /// Everything: it leads, or there is no fleet.
+    Advance,
+    /// Only take traffic back, on what it saw itself: it is cut off.
+    GoBack,
+    /// Nothing: somebody else judges.
+    Watch,
+}
+
+/// This process's place in its fleet.
+pub(super) struct Members {
+    membership: Arc<dyn Membership>,
+    standing: watch::Receiver<Standing>,
+    role: Role,
+    /// What is followed, and whether it is everything or only the leader's cuts.
+    heard: Option<(mpsc::Receiver<Heard>, bool)>,
+    others: Others,
+    publisher: Publisher,
+    /// By service: its baseline and the buckets of its latencies.
+    latencies: HashMap<ServiceName, (VersionName, Vec<u64>)>,
+    totals_ms: u64,
+    told_failed: Vec<(ServiceName, VersionName, u64, u64)>,
+    cuts_ms: u64,
+    cut_pages: usize,
+}
+
+impl Members {
+    pub fn new(membership: Arc<dyn Membership>) -> Self {
+        let standing = membership.standing();
+        Self {
+            membership,
+            standing,
+            role: Role::Alone,
+            heard: None,
+            others: Others::default(),
+            publisher: Publisher::default(),
+            latencies: HashMap::new(),
+            totals_ms: 0,
+            told_failed: Vec::new(),
+            cuts_ms: 0,
+            cut_pages: 0,
+        }
+    }
+
+    /// Looks where this process stands and hears what others told; whether the role is another one than before.
+    pub fn look(&mut self, now_ms: u64) -> bool {
+        let role = self.standing.borrow_and_update().role(Instant::now());
+        let changed = std::mem::replace(&mut self.role, role) != role;
+        // Whoever is cut off hears nothing, and goes on listening for when it does.
+        if role != Role::Alone {
+            let everything = matches!(role, Role::Leader | Role::Standby);
+            if self.heard.as_ref().is_none_or(|(_, all)| *all != everything) {
+                let names = if everything { "" } else { "cuts/" };
+                self.heard = Some((self.membership.follow(names), everything));
+            }
+        }
+        let wall = wall_ms();
+        while let Some((heard, _)) = &mut self.heard {
+            match heard.try_recv() {
+                Ok(heard) => self.others.hear(heard, now_ms, |at| now_ms.saturating_sub(wall.saturating_sub(at))),
+                Err(mpsc::error::TryRecvError::Empty) => break,
+                Err(mpsc::error::TryRecvError::Disconnected) => self.heard = None,
+            }
+        }
+        changed
+    }
+
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    pub fn may(&self) -> May {
+        match self.role {
+            Role::Leader => May::Advance,
+            Role::Alone => May::GoBack,
+            Role::Standby | Role::Follower => May::Watch,
+        }
+    }
+
+    /// How many members there are, as far as is known.
+    pub fn count(&self) -> usize {
+        self.standing.borrow().members.len()
+    }
+
+    /// How many members' counts are judged here together.
+    pub fn judged(&self) -> usize {
+        match self.role {
+            Role::Leader | Role::Standby => 1 + self.others.telling(),
+            Role::Follower | Role::Alone => 1,
+        }
+    }
+
+    /// What others counted since the last look.
+    pub fn take_news(&mut self) -> BTreeMap<Whose, Vec<EpochNews>> {
+        self.others.take_news()
+    }
+
+    /// Latencies that others saw since the last look.
+    pub fn take_latencies(&mut self) -> Vec<Seen> {
+        self.others.take_latencies()
+    }
+
+    /// Requests of users that failed elsewhere since the last look.
+    pub fn take_failed(&mut self) -> BTreeMap<(ServiceName, VersionName), i64> {
+        self.others.take_failed()
+    }
+
+    /// The leader's cuts, for everyone who does not lead.
+    pub fn leaders_cuts(
+        &self,
+        service: &ServiceName,
+        tenant: Option<&TenantName>,
+        baseline: &VersionName,
+    ) -> Option<(u32, u32)> {
+        if !matches!(self.role, Role::Standby | Role::Follower) {
+            return None;
+        }
+        let standing = self.standing.borrow();
+        self.others.cuts(&standing.leader()?.id, service, tenant, baseline)
+    }
+
+    /// A scope in which versions are compared counted something.
+    pub fn counted(&mut self, scope: &ScopeTally, news: &[EpochNews], baseline: &VersionName) {
+        if !news.is_empty() {
+            let whose = || (scope.service().clone(), scope.tenant().cloned());
+            self.publisher.touch(scope.id(), whose, news.iter().any(|epoch| epoch.fails_beside(baseline)));
+        }
+    }
+
+    /// Latencies of the baseline that were seen here.
+    pub fn timed(&mut self, service: &ServiceName, baseline: &VersionName, news: &[TotalsDelta]) {
+        let Some(delta) = news.iter().find(|delta| delta.version == *baseline) else { return };
+        let fresh = || (baseline.clone(), vec![0; latency::BUCKETS]);
+        let known = self.latencies.entry(service.clone()).or_insert_with(fresh);
+        if known.0 != *baseline {
+            *known = fresh();
+        }
+        delta.latency.add_to(&mut known.1);
+    }
+
+    /// Lets go of the scopes for which `stays` does not hold.
+    pub fn retain(&mut self, stays: impl Fn(u64) -> bool) {
+        self.publisher.retain(stays);
+    }
+
+    /// This process goes on from evidence that has in it what the members of now counted.
+    pub fn resume(&mut self) {
+        let members: Vec<_> = self.standing.borrow().members.iter().map(|member| member.id.clone()).collect();
+        self.others.skip(members);
+    }
+
+    /// Lets go of members that have been gone for long.
+    pub fn sweep(&mut self, now_ms: u64) {
+        self.others.sweep(now_ms);
+    }
+
+    /// Tells the others what is due. `failed` gives the requests that failed by service and version, and those of them
+    /// that were rescued; `cuts` the cuts of this process.
+    pub fn tell(
+        &mut self,
+        now_ms: u64,
+        readings: &Readings,
+        failed: impl FnOnce() -> Vec<(ServiceName, VersionName, u64, u64)>,
+        cuts: impl FnOnce() -> CutTable,
+    ) {
+        if self.publisher.settle() {
+            (self.totals_ms, self.cuts_ms) = (0, 0);
+        }
+        if self.role == Role::Alone {
+            return;
+        }
+        let wall = wall_ms();
+        let to_wall = |at: u64| wall.saturating_sub(now_ms.saturating_sub(at));
+        let Some((mut notes, pages)) = self.publisher.due(now_ms, self.count(), readings, &to_wall) else { return };
+        notes.extend(self.totals(now_ms, failed()));
+        if self.role == Role::Leader && (self.cuts_ms == 0 || now_ms.saturating_sub(self.cuts_ms) >= SLOWLY_MS) {
+            self.cuts_ms = now_ms.max(1);
+            notes.extend(self.cut_notes(&cuts()));
+        }
+        if notes.is_empty() {
+            return;
+        }
+        let (answer, written) = oneshot::channel();
+        let membership = self.membership.clone();
+        tokio::spawn(async move {
+            let result = membership.write(notes).await;
+            if let Err(error) = &result {
+                tracing::debug!(%error, "the other members do not hear what this one counts");
+            }
+            let _nobody_waits = answer.send(result);
+        });
+        self.publisher.sent(pages, written);
+    }
+
+    /// What the services have seen as a whole, when it is due.
+    fn totals(&mut self, now_ms: u64, failed: Vec<(ServiceName, VersionName, u64, u64)>) -> Option<Note> {
+        let slowly = self.totals_ms == 0 || now_ms.saturating_sub(self.totals_ms) >= SLOWLY_MS;
+        if !slowly && failed == self.told_failed {
+            return None;
+        }
+        self.totals_ms = now_ms.max(1);
+        let mut totals = Totals::default();
+        for (service, (baseline, counts)) in &self.latencies {
+            let some = (0u16..).zip(counts).filter(|(_, count)| **count > 0).map(|(bucket, count)| (bucket, *count));
+            let of = failed.iter().filter(|(name, ..)| name == service).map(|(_, v, f, r)| (v.clone(), *f, *r));
+            totals.services.push((service.clone(), baseline.clone(), some.collect(), of.collect()));
+        }
+        totals.services.sort_by(|a, b| a.0.cmp(&b.0));
+        self.told_failed = failed;
+        Some(Note { name: "totals/0".to_owned(), body: Some(encode(&totals)) })
+    }
+
+    fn cut_notes(&mut self, table: &CutTable) -> Vec<Note> {
+        let pages = table.tenants.chunks(TENANTS).map(<[_]>::to_vec).collect::<Vec<_>>();
+        let first = CutTable { services: table.services.clone(), ..CutTable::default() };
+        let further = pages.into_iter().map(|tenants| CutTable { services: Vec::new(), tenants });
+        let tables: Vec<_> = std::iter::once(first).chain(further).collect();
+        let name = |page: usize| format!("cuts/{page:03}");
+        let written = (0..).zip(&tables).map(|(page, table)| Note { name: name(page), body: Some(encode(table)) });
+        let gone = (tables.len()..self.cut_pages).map(|page| Note { name: name(page), body: None });
+        let notes = written.chain(gone).collect();
+        self.cut_pages = tables.len();
+        notes
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+fn wall_ms() -> u64 {
+    use std::time::{SystemTime, UNIX_EPOCH};
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}

@@ -1,0 +1,220 @@
+//! The notes that members write for each other, and their bytes: a format number, then the content in the compact form of
+//! the crate postcard. A note of another format is not read, which its member's card shows by the release.
+
+use serde::{Deserialize, Serialize};
+
+use crate::autopilot::evidence::EpochReading;
+use crate::model::{BasisPoints, ServiceName, TenantName, VersionName, Weights};
+use crate::telemetry::{ArmReading, SignalReading, TallySignal};
+
+/// The format that this release writes and reads.
+const FORMAT: u8 = 1;
+
+/// A service, and the tenant or none: whose requests a count is of.
+pub type Whose = (ServiceName, Option<TenantName>);
+
+/// What a scope has counted since its process began, by epoch.
+pub type Counts = (Whose, Vec<EpochReading>);
+
+/// What a service has seen as a whole since its process began.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// By service: the baseline, how many of its answers fell into each bucket of latency, and by version the requests that
+    /// failed and those of them that were rescued.
+    pub services: Vec<(ServiceName, VersionName, Vec<(u16, u64)>, Vec<(VersionName, u64, u64)>)>,
+}
+
+/// From which latency on requests are slow and very slow, in microseconds; 0: not judged.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CutTable {
+    /// By service, with its baseline.
+    pub services: Vec<(ServiceName, VersionName, u32, u32)>,
+    /// By tenant of a service.
+    pub tenants: Vec<(ServiceName, TenantName, u32, u32)>,
+}
+
+/// A page of counts as it is written. Versions are named once for each service.
+#[derive(Serialize, Deserialize)]
+struct Page(Vec<(ServiceName, Vec<VersionName>, Vec<Scope>)>);
+
+#[derive(Serialize, Deserialize)]
+struct Scope {
+    tenant: Option<TenantName>,
+    epochs: Vec<(u64, Vec<Arm>)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Arm {
+    version: u8,
+    share: u16,
+    routed: u64,
+    requests: u64,
+    failures: u64,
+    signals: [(u64, u64); TallySignal::COUNT],
+    /// Milliseconds since the Unix epoch.
+    bad_since_ms: Option<u64>,
+}
+
+/// The bytes of a note.
+pub fn encode<T: Serialize>(content: &T) -> Vec<u8> {
+    // Only maps and sequences of unknown length have no such form, and there are none.
+    postcard::to_extend(content, vec![FORMAT]).unwrap_or_default()
+}
+
+/// The content of a note; none when this release cannot read it.
+pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
+    let content = bytes.strip_prefix(&[FORMAT])?;
+    postcard::from_bytes(content).ok()
+}
+
+/// The bytes of a page of counts.
+pub fn encode_counts(counts: &[Counts]) -> Vec<u8> {
+    let mut services: Vec<(ServiceName, Vec<VersionName>, Vec<Scope>)> = Vec::new();
+    for ((service, tenant), epochs) in counts {
+        let place = services.iter().position(|(name, ..)| name == service).unwrap_or_else(|| {
+            services.push((service.clone(), Vec::new(), Vec::new()));
+            services.len() - 1
+        });
+        let (_, versions, scopes) = &mut services[place];
+        let epochs = epochs.iter().map(|reading| (reading.epoch, arms(reading, versions))).collect();
+        scopes.push(Scope { tenant: tenant.clone(), epochs });
+    }
+    encode(&Page(services))
+}
+
+fn arms(reading: &EpochReading, versions: &mut Vec<VersionName>) -> Vec<Arm> {
+    let mut number = |version: &VersionName| {
+        let place = versions.iter().position(|v| v == version).unwrap_or_else(|| {
+            versions.push(version.clone());
+            versions.len() - 1
+        });
+        u8::try_from(place).ok()
+    };
+    let arms = reading.arms.iter().zip(&reading.bad_since_ms).filter_map(|(arm, bad_since_ms)| {
+        Some(Arm {
+            version: number(&arm.version)?,
+            share: reading.weights.share(arm.version.as_str()).points(),
+            routed: arm.routed,
+            requests: arm.requests,
+            failures: arm.failures,
+            signals: arm.signals.map(|signal| (signal.n, signal.bad)),
+            bad_since_ms: *bad_since_ms,
+        })
+    });
+    arms.collect()
+}
+
+/// The counts of a page; none when this release cannot read it.
+pub fn decode_counts(bytes: &[u8]) -> Option<Vec<Counts>> {
+    let Page(services) = decode(bytes)?;
+    let mut counts = Vec::new();
+    for (service, versions, scopes) in services {
+        for scope in scopes {
+            let epochs = scope.epochs.into_iter().map(|(epoch, arms)| reading(epoch, &arms, &versions));
+            counts.push(((service.clone(), scope.tenant), epochs.collect::<Option<_>>()?));
+        }
+    }
+    Some(counts)
+}
+
+fn reading(epoch: u64, arms: &[Arm], versions: &[VersionName]) -> Option<EpochReading> {
+    let version = |arm: &Arm| versions.get(usize::from(arm.version)).cloned();
+    let shares = arms.iter().map(|arm| Some((version(arm)?, BasisPoints::new(arm.share)?)));
+    let weights = Weights::new(shares.collect::<Option<Vec<_>>>()?).ok()?;
+    let arm = |arm: &Arm| {
+        Some(ArmReading {
+            version: version(arm)?,
+            routed: arm.routed,
+            requests: arm.requests.max(arm.failures),
+            failures: arm.failures,
+            // More bad ones than all would be a logarithm of nothing.
+            signals: arm.signals.map(|(n, bad)| SignalReading { n: n.max(bad), bad }),
+        })
+    };
+    Some(EpochReading {
+        epoch,
+        weights,
+        bad_since_ms: arms.iter().map(|arm| arm.bad_since_ms).collect(),
+        arms: arms.iter().map(arm).collect::<Option<_>>()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn counts() -> impl Strategy<Value = Vec<Counts>> {
+        let arm = (0u64..1 << 40, 0u64..1 << 20, any::<[u32; 4]>(), proptest::option::of(0u64..1 << 45));
+        let epoch = (1u64..1 << 30, 1u16..10_000, [arm.clone(), arm]);
+        let whose = (0..3u8, proptest::option::of("[a-z]{1,20}"));
+        let scope = (whose, proptest::collection::vec(epoch, 0..4));
+        proptest::collection::vec(scope, 0..20).prop_map(|all| {
+            let epoch = |(epoch, share, arms): (u64, u16, [(u64, u64, [u32; 4], Option<u64>); 2])| {
+                let names = ["1.0.0", "2.0.0-rc.1"].map(|name| VersionName::new(name).unwrap());
+                let shares = [share, 10_000 - share].map(|points| BasisPoints::new(points).unwrap());
+                let arm = |i: usize| ArmReading {
+                    version: names[i].clone(),
+                    routed: arms[i].0 / 2,
+                    requests: arms[i].0 + arms[i].1,
+                    failures: arms[i].1,
+                    signals: arms[i].2.map(|n| SignalReading { n: u64::from(n), bad: u64::from(n / 3) }),
+                };
+                EpochReading {
+                    epoch,
+                    weights: Weights::new(names.iter().cloned().zip(shares)).unwrap(),
+                    arms: vec![arm(0), arm(1)],
+                    bad_since_ms: arms.iter().map(|arm| arm.3).collect(),
+                }
+            };
+            let scope = |((service, tenant), epochs): ((u8, Option<String>), Vec<_>)| {
+                let service = ServiceName::new(&format!("service{service}")).unwrap();
+                let tenant = tenant.map(|name| TenantName::new(&name).unwrap());
+                ((service, tenant), epochs.into_iter().map(epoch).collect())
+            };
+            let all: Vec<Counts> = all.into_iter().map(scope).collect();
+            // Pages keep the order of scopes within a service.
+            let mut sorted = all;
+            sorted.sort_by(|a, b| a.0.0.cmp(&b.0.0));
+            sorted
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn counts_survive(all in counts()) {
+            prop_assert_eq!(decode_counts(&encode_counts(&all)), Some(all));
+        }
+
+        #[test]
+        fn nonsense_is_no_note(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            // Whatever it is taken for, nothing breaks.
+            let _counts = decode_counts(&bytes);
+            let _totals: Option<Totals> = decode(&bytes);
+            prop_assert!(bytes.first() == Some(&FORMAT) || decode_counts(&bytes).is_none());
+        }
+    }
+
+    #[test]
+    fn a_split_of_a_tenant_takes_few_bytes() {
+        let names = ["1.0.0", "2.0.0"].map(|name| VersionName::new(name).unwrap());
+        let arm = |i: usize, requests: u64| ArmReading {
+            version: names[i].clone(),
+            routed: requests,
+            requests,
+            failures: requests / 50,
+            signals: [requests / 50, requests / 10, requests / 100, 0].map(|bad| SignalReading { n: requests, bad }),
+        };
+        let shares = [9_000, 1_000].map(|points| BasisPoints::new(points).unwrap());
+        let counts = |n: usize| -> Counts {
+            let whose = (ServiceName::new("accounting").unwrap(), TenantName::new(&format!("tenant-{n:04}")).ok());
+            let weights = Weights::new(names.iter().cloned().zip(shares)).unwrap();
+            let arms = vec![arm(0, 9_000), arm(1, 1_000)];
+            (whose, vec![EpochReading { epoch: 1_000_000, weights, arms, bad_since_ms: vec![None; 2] }])
+        };
+        let page: Vec<_> = (0..64).map(counts).collect();
+        let bytes = encode_counts(&page).len();
+        assert!(bytes < 64 * 64, "{bytes}");
+    }
+}
