@@ -25,6 +25,27 @@ pub struct Note {
     pub body: Option<Vec<u8>>,
 }
 
+/// Most bytes of a note's body.
+const LARGEST_NOTE: usize = 64 << 10;
+
+/// Refuses notes that no fleet could keep.
+pub(super) fn check_notes(notes: &[Note]) -> Result<(), StoreError> {
+    for Note { name, body } in notes {
+        let plain = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        let detail = if name.split('/').all(plain) {
+            let size = body.as_ref().map_or(0, Vec::len);
+            (size > LARGEST_NOTE)
+                .then(|| format!("the note {name:?} has {size} bytes, up to {LARGEST_NOTE} are allowed"))
+        } else {
+            Some(format!("a note is called {name:?}, allowed are ASCII letters, digits and - between single /"))
+        };
+        if let Some(detail) = detail {
+            return Err(StoreError::Invalid { detail });
+        }
+    }
+    Ok(())
+}
+
 /// One process of a fleet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {

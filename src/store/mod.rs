@@ -12,6 +12,8 @@ mod error;
 mod etcd;
 mod last_good;
 mod membership;
+#[cfg(test)]
+mod membership_suite;
 mod memory;
 mod schema;
 mod tables;

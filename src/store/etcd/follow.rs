@@ -1,22 +1,22 @@
 //! Following: the manifest is watched, so that every process learns of each commit at once.
 //!
 //! A watch goes on after the last revision that was seen. When etcd has removed that one from its history, or the
-//! connection broke, the manifest is read and the watch begins behind that reading. A heartbeat notices a member that
-//! hangs: the stream alone would stay silent for ever.
+//! connection broke, the manifest is read and the watch begins behind that reading. A heartbeat reads it all the same.
 
 use std::time::Duration;
 
-use etcd_client::{WatchOptions, WatchStream};
+use etcd_client::{Event, WatchOptions};
 
 use super::super::publish;
 use super::Inner;
-use super::link::{CALL, Trouble, sort};
+use super::link::Trouble;
 use super::read::read_manifest;
+use super::stream::Watch;
 
 /// How often the manifest is read although the watch is silent.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Waits between attempts: the first, and the longest.
-const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+pub const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 impl Inner {
     /// Watches for ever.
@@ -40,19 +40,15 @@ impl Inner {
 
     /// Watches what comes after an etcd revision, until something is wrong.
     pub async fn watch_on(&self, after: &mut Option<i64>) -> Trouble {
-        let mut stream = match self.begin(after).await {
-            Ok(stream) => stream,
+        let mut watch = match self.begin(after).await {
+            Ok(watch) => watch,
             Err(trouble) => return trouble,
         };
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let heard = tokio::select! {
-                message = stream.message() => match message {
-                    Ok(Some(message)) => self.hear(&message, after),
-                    Ok(None) => Err(Trouble::Away("the watch ended".to_owned())),
-                    Err(error) => Err(sort(error)),
-                },
+                events = watch.next() => events.and_then(|events| self.hear(&events, after)),
                 _ = heartbeat.tick() => self.see().await.and_then(|seen| {
                     publish(&self.revision, seen.manifest.revision);
                     // An etcd that was restored from a backup would let the watch wait for what has been already.
@@ -65,7 +61,7 @@ impl Inner {
         }
     }
 
-    async fn begin(&self, after: &mut Option<i64>) -> Result<WatchStream, Trouble> {
+    async fn begin(&self, after: &mut Option<i64>) -> Result<Watch<'_>, Trouble> {
         let from = match *after {
             Some(after) => after,
             None => {
@@ -75,21 +71,11 @@ impl Inner {
             }
         };
         *after = Some(from);
-        let mut watch = self.link.client().await?.watch_client();
-        let options = WatchOptions::new().with_start_revision(from + 1);
-        let opening = watch.watch(self.keys.manifest(), Some(options));
-        let late = |_| Trouble::Away("etcd opened no watch in time".to_owned());
-        tokio::time::timeout(CALL, opening).await.map_err(late)?.map_err(sort)
+        Watch::open(&self.link, &self.keys.manifest(), WatchOptions::new(), from + 1).await
     }
 
-    fn hear(&self, message: &etcd_client::WatchResponse, after: &mut Option<i64>) -> Result<(), Trouble> {
-        if message.compact_revision() > 0 {
-            return Err(Trouble::Compacted);
-        }
-        if message.canceled() {
-            return Err(Trouble::Away(format!("etcd cancelled the watch: {}", message.cancel_reason())));
-        }
-        for kv in message.events().iter().filter_map(|event| event.kv()) {
+    fn hear(&self, events: &[Event], after: &mut Option<i64>) -> Result<(), Trouble> {
+        for kv in events.iter().filter_map(Event::kv) {
             *after = Some(kv.mod_revision());
             // A removed key has no value: somebody tidied by hand, and the next reading says so.
             if !kv.value().is_empty() {

@@ -56,6 +56,28 @@ impl Keys {
         format!("{}/staging/{stage}", self.prefix)
     }
 
+    /// A note of a member. The name comes first, so that a watch on the beginning of a name brings nothing else.
+    pub fn note(&self, name: &str, member: &str) -> String {
+        format!("{}/member/{name}/{member}", self.prefix)
+    }
+
+    /// All notes whose names begin with this: from, and up to without it.
+    pub fn notes(&self, names: &str) -> (String, String) {
+        let from = format!("{}/member/{names}", self.prefix);
+        let until = end_of(&from);
+        (from, until)
+    }
+
+    /// The name and the member of a note's key.
+    pub fn note_of<'a>(&self, key: &'a [u8]) -> Option<(&'a str, &'a str)> {
+        self.after("member", key)?.rsplit_once('/')
+    }
+
+    /// What each write of a member's notes replaces, so that a late one cannot come after a newer one.
+    pub fn pen(&self, member: &str) -> String {
+        format!("{}/pen/{member}", self.prefix)
+    }
+
     /// What a full key of that kind says behind `kind/`.
     pub fn after<'a>(&self, kind: &str, key: &'a [u8]) -> Option<&'a str> {
         let text = std::str::from_utf8(key).ok()?;
@@ -297,6 +319,17 @@ mod tests {
             assert_eq!(decode_overlay(&encode_overlay(all.iter().map(|(k, s)| (k, s)))), Some(all));
         }
         assert_eq!(Stored::decode(b"nonsense"), None);
+    }
+
+    #[test]
+    fn the_key_of_a_note_tells_whose_it_is() {
+        let keys = Keys::new("/a/b/");
+        let key = keys.note("counts/003", "host-1-0f");
+        assert_eq!(key, "/a/b/member/counts/003/host-1-0f");
+        assert_eq!(keys.note_of(key.as_bytes()), Some(("counts/003", "host-1-0f")));
+        assert_eq!(keys.note_of(b"/a/b/members/x/y"), None);
+        let (from, until) = keys.notes("counts/");
+        assert!((from..until).contains(&key));
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! The connection: every call has a limit of time, and every failure is sorted by whether something may have happened.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{
     Certificate, Client, ConnectOptions, Error, GetOptions, GetResponse, Identity, TlsOptions, Txn, TxnResponse,
 };
-use tokio::sync::Mutex;
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::super::error::StoreError;
 use super::Access;
@@ -18,8 +20,8 @@ const CONNECT: Duration = Duration::from_secs(1);
 /// etcd closes connections on which pings come more often than every five seconds (`--grpc-keepalive-min-time`). That a
 /// member hangs is noticed earlier, by the limits of calls and the heartbeat of the watch.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(6), Duration::from_secs(2));
-/// Largest answer: a page of documents, see `read`.
-const LARGEST_ANSWER: usize = 96 << 20;
+/// Largest answer: a page of documents (see `read`), or what a watch catches up with.
+pub const LARGEST_ANSWER: usize = 96 << 20;
 
 /// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,16 +42,34 @@ pub enum Trouble {
     Newer(u64),
 }
 
-/// The connection to all members.
+/// The connection: to one member at a time, and to the next one when that gives no answer.
+///
+/// Spreading calls over all members would send every third one to a member that hangs; this way one call is late.
 pub struct Link {
     access: Access,
-    client: Mutex<Option<Client>>,
+    place: Mutex<Place>,
+}
+
+/// Where calls go now.
+struct Place {
+    endpoint: usize,
+    /// Grows with each connection that was given up.
+    connection: u64,
+    client: Option<Arc<Client>>,
+}
+
+/// A client, and by which connection.
+pub struct Line {
+    /// The client.
+    pub client: Arc<Client>,
+    connection: u64,
 }
 
 impl Link {
-    /// Connects when it is first needed.
+    /// Connects when it is first needed, to any of the members: a fleet spreads over them.
     pub fn new(access: Access) -> Self {
-        Self { access, client: Mutex::new(None) }
+        let endpoint = rand::random_range(0..access.endpoints.len().max(1));
+        Self { access, place: Mutex::new(Place { endpoint, connection: 0, client: None }) }
     }
 
     /// What the store is called in messages.
@@ -58,16 +78,53 @@ impl Link {
     }
 
     /// The client.
-    pub async fn client(&self) -> Result<Client, Trouble> {
-        let connecting = async {
-            let mut client = self.client.lock().await;
-            if let Some(client) = &*client {
-                return Ok(client.clone());
+    pub async fn line(&self) -> Result<Line, Trouble> {
+        let (endpoint, connection) = {
+            let place = self.place.lock();
+            if let Some(client) = &place.client {
+                return Ok(Line { client: client.clone(), connection: place.connection });
             }
-            let connected = Client::connect(&self.access.endpoints, Some(self.options())).await.map_err(sort)?;
-            Ok(client.insert(connected).clone())
+            (self.access.endpoints.get(place.endpoint).cloned(), place.connection)
         };
-        in_time(connecting).await
+        let endpoint = endpoint.ok_or_else(|| Trouble::Refused("there is no address of etcd".to_owned()))?;
+        let endpoints = [endpoint];
+        let connecting = Box::pin(Client::connect(&endpoints, Some(self.options())));
+        let connecting = async { connecting.await.map_err(sort) };
+        let client = Arc::new(self.noted(connection, in_time(CALL, connecting).await)?);
+        let mut place = self.place.lock();
+        if place.connection == connection {
+            place.client = Some(client.clone());
+        }
+        Ok(Line { client, connection })
+    }
+
+    /// Looks at what a connection came to; after no answer the next calls take another one, to the next member.
+    fn noted<T>(&self, connection: u64, result: Result<T, Trouble>) -> Result<T, Trouble> {
+        let mut place = self.place.lock();
+        // One connection's many failures at the same time count once.
+        if matches!(result, Err(Trouble::Away(_))) && place.connection == connection {
+            let endpoint = (place.endpoint + 1) % self.access.endpoints.len().max(1);
+            *place = Place { endpoint, connection: connection + 1, client: None };
+        }
+        result
+    }
+
+    /// Does something with the client within a limit of time.
+    pub async fn call<T>(
+        &self,
+        limit: Duration,
+        call: impl AsyncFnOnce(Arc<Client>) -> Result<T, Error>,
+    ) -> Result<T, Trouble> {
+        let line = self.line().await?;
+        // Boxed, since calls stand deep within others and the client's futures are large.
+        let calling = Box::pin(call(line.client.clone()));
+        let result = in_time(limit, async { calling.await.map_err(sort) }).await;
+        self.noted(line.connection, result)
+    }
+
+    /// Gives up a line whose stream broke, when nobody did yet.
+    pub fn broke<T>(&self, line: &Line, trouble: Trouble) -> Result<T, Trouble> {
+        self.noted(line.connection, Err(trouble))
     }
 
     fn options(&self) -> ConnectOptions {
@@ -95,37 +152,45 @@ impl Link {
         options
     }
 
-    /// Reads a range. A read that got no answer is tried once more: another member may answer.
+    /// Reads a range. A read that got no answer is tried again: another member may answer.
     pub async fn get(&self, key: &str, options: GetOptions) -> Result<GetResponse, Trouble> {
-        match self.get_once(key, &options).await {
-            Err(Trouble::Away(_)) => self.get_once(key, &options).await,
-            answer => answer,
-        }
-    }
-
-    async fn get_once(&self, key: &str, options: &GetOptions) -> Result<GetResponse, Trouble> {
-        let mut kv = self.client().await?.kv_client().max_decoding_message_size(LARGEST_ANSWER);
-        in_time(async { kv.get(key, Some(options.clone())).await.map_err(sort) }).await
+        self.repeated(|| {
+            self.call(CALL, async |client| {
+                let mut kv = client.kv_client().max_decoding_message_size(LARGEST_ANSWER);
+                kv.get(key, Some(options.clone())).await
+            })
+        })
+        .await
     }
 
     /// A transaction that may as well be sent twice: it reads, or puts what nobody else puts.
     pub async fn repeatable(&self, txn: Txn) -> Result<TxnResponse, Trouble> {
-        match self.txn(txn.clone()).await {
-            Err(Trouble::Away(_)) => self.txn(txn).await,
-            answer => answer,
-        }
+        self.repeated(|| self.txn(txn.clone())).await
     }
 
     /// One transaction, sent once.
     pub async fn txn(&self, txn: Txn) -> Result<TxnResponse, Trouble> {
-        let mut kv = self.client().await?.kv_client().max_decoding_message_size(LARGEST_ANSWER);
-        in_time(async { kv.txn(txn).await.map_err(sort) }).await
+        self.call(CALL, async |client| client.kv_client().max_decoding_message_size(LARGEST_ANSWER).txn(txn).await)
+            .await
+    }
+
+    /// Tries again when there was no answer: twice, and as often as there are members while they refuse quickly.
+    async fn repeated<T, F: Future<Output = Result<T, Trouble>>>(&self, call: impl Fn() -> F) -> Result<T, Trouble> {
+        let (began, mut attempt) = (Instant::now(), 1);
+        loop {
+            match call().await {
+                Err(Trouble::Away(_)) if attempt < 2 => {}
+                Err(Trouble::Away(_)) if attempt < self.access.endpoints.len() && began.elapsed() < CALL => {}
+                answer => return answer,
+            }
+            attempt += 1;
+        }
     }
 }
 
-async fn in_time<T>(call: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
-    let late = || Trouble::Away(format!("etcd gave no answer within {CALL:?}"));
-    tokio::time::timeout(CALL, call).await.unwrap_or_else(|_| Err(late()))
+async fn in_time<T>(limit: Duration, call: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
+    let late = || Trouble::Away(format!("etcd gave no answer within {limit:?}"));
+    tokio::time::timeout(limit, call).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// Sorts an error of the client.

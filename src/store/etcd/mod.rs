@@ -2,15 +2,20 @@
 //!
 //! Under the prefix stand a `manifest` (our revision, the next event's id, what is still to be put into its place), each
 //! document under `document/` and the text of its key, the history in pages under `event/`, and large texts in parts
-//! under `blob/`. `write` has the argument why a write of any size is all or nothing; `layout` has the bytes.
+//! under `blob/`. What the members of the fleet tell each other stands under `member/` (see `members`). `write` has the argument why a write of any size is all or nothing; `layout` has the bytes.
 
 mod blob;
 mod events;
 mod fold;
 mod follow;
 mod layout;
+mod lease;
 mod link;
+mod members;
+mod notes;
 mod read;
+mod stream;
+
 mod write;
 
 use std::collections::HashMap;
@@ -24,9 +29,11 @@ use tokio::task::AbortHandle;
 
 use self::layout::Keys;
 use self::link::{Link, Trouble};
+use self::members::{Fleet, Me};
 use self::read::Hidden;
 use self::write::{Draft, Pending};
 use super::error::StoreError;
+use super::membership::Membership;
 use super::{Loaded, Store, check_commit, check_events, publish};
 use crate::model::{Commit, Document, DocumentKey, Event, EventQuery};
 
@@ -54,6 +61,8 @@ pub struct Access {
 pub struct EtcdStore {
     inner: Arc<Inner>,
     tasks: Vec<AbortHandle>,
+    fleet: Arc<Fleet>,
+    fleet_tasks: Vec<AbortHandle>,
 }
 
 struct Inner {
@@ -69,6 +78,7 @@ struct Inner {
     /// Documents of overlays by the name of their blob.
     overlays: Mutex<HashMap<String, Arc<Hidden>>>,
     folding: Notify,
+    me: Arc<Me>,
 }
 
 impl EtcdStore {
@@ -76,7 +86,7 @@ impl EtcdStore {
     pub fn open(access: Access, keep_events: u64) -> Self {
         let inner = Arc::new(Inner {
             keys: Keys::new(&access.prefix),
-            link: Link::new(access),
+            link: Link::new(access.clone()),
             keep_events,
             revision: watch::Sender::new(0),
             closed: AtomicBool::new(false),
@@ -84,19 +94,23 @@ impl EtcdStore {
             pending: Mutex::new(None),
             overlays: Mutex::new(HashMap::new()),
             folding: Notify::new(),
+            me: Arc::new(Me::new()),
         });
         let (following, chores) = (inner.clone(), inner.clone());
         let tasks = vec![
             tokio::spawn(async move { following.follow().await }).abort_handle(),
             tokio::spawn(async move { chores.chores().await }).abort_handle(),
         ];
-        Self { inner, tasks }
+        let (fleet, fleet_tasks) = Fleet::start(&inner, access);
+        Self { inner, tasks, fleet, fleet_tasks }
     }
 }
 
 impl Drop for EtcdStore {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(AbortHandle::abort);
+        self.tasks.iter().chain(&self.fleet_tasks).for_each(AbortHandle::abort);
+        // Whoever still follows hears the end.
+        self.inner.me.leaving.send_replace(true);
     }
 }
 
@@ -173,18 +187,28 @@ impl Store for EtcdStore {
         self.inner.revision.subscribe()
     }
 
+    fn membership(&self) -> Option<Arc<dyn Membership>> {
+        Some(self.fleet.clone())
+    }
+
     async fn close(&self) {
         let _last_write = self.inner.writing.lock().await;
         self.inner.closed.store(true, Ordering::Release);
+        // Not before that: the last write may be one that only the leader may make.
+        self.fleet.leave().await;
         self.tasks.iter().for_each(AbortHandle::abort);
     }
 }
 
+#[cfg(test)]
+mod cable;
 #[cfg(test)]
 mod server;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_fleet;
 #[cfg(test)]
 mod tests_large;

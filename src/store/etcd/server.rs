@@ -77,6 +77,11 @@ impl Etcd {
         format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Ends it at once, as a loss of power would.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
