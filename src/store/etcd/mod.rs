@@ -166,7 +166,7 @@ impl Store for EtcdStore {
 
     async fn append(&self, events: Vec<Event>) -> Result<u64, StoreError> {
         check_events(&events)?;
-        self.inner.write(Draft { commit: None, documents: Default::default(), events }).await
+        self.inner.write(Draft { commit: None, documents: Default::default(), events, leads: false }).await
     }
 
     async fn events(&self, query: EventQuery) -> Result<Vec<Event>, StoreError> {

@@ -11,6 +11,10 @@
 //! **Stale writes lose.** Every write replaces the manifest and compares etcd's revision of the one that it read. So the
 //! documents, overlays and numbers of events that a write was computed from are those that it changes.
 //!
+//! **Only the leader.** A write that says so compares the creation of the own member's card besides. The leader is the
+//! member that joined first, and nobody can ever join before it: once it leads, it leads exactly as long as its card
+//! stands, and whether it did lead is in what it knew when it began (see `members`). So no word of others is needed.
+//!
 //! **Unknown outcomes.** A transaction that got no answer may have happened, or may still lie in a queue of etcd and
 //! happen in a minute. Each write has a random name and a number in the manifest. Before anything else is loaded or
 //! written, the writer reads the manifest: a later one tells whether the write of that number was ours. If it is still
@@ -78,6 +82,8 @@ pub struct Draft {
     /// Texts to put, or documents to remove.
     pub documents: BTreeMap<String, Option<String>>,
     pub events: Vec<Event>,
+    /// Only the leader of the fleet may write it.
+    pub leads: bool,
 }
 
 impl From<Commit> for Draft {
@@ -85,7 +91,8 @@ impl From<Commit> for Draft {
         let deletes = commit.deletes.iter().map(|key| (key.to_string(), None));
         let puts = commit.puts.into_iter().map(|(key, body)| (key.to_string(), Some(body)));
         let documents = deletes.chain(puts).collect();
-        Self { commit: Some((commit.expected, commit.revision)), documents, events: commit.events }
+        let (commit, events, leads) = (Some((commit.expected, commit.revision)), commit.events, commit.leads);
+        Self { commit, documents, events, leads }
     }
 }
 
@@ -103,6 +110,7 @@ impl Inner {
     pub async fn write(&self, draft: Draft) -> Result<u64, StoreError> {
         let _turn = self.writing.lock().await;
         self.check_open()?;
+        let leadership = self.leadership(&draft)?;
         self.settle().await.map_err(|t| self.error(t))?;
         let mut seen = self.see().await.map_err(|t| self.error(t))?;
         self.check_revision(&draft, &seen)?;
@@ -122,11 +130,16 @@ impl Inner {
                 return Err(conflict);
             }
             let first = seen.manifest.next_event;
-            let txn = self.transaction(&draft, &ready, &seen, &olds).await.map_err(|t| self.error(t))?;
+            let mut txn = self.transaction(&draft, &ready, &seen, &olds).await.map_err(|t| self.error(t))?;
+            txn.1.extend(leadership.map(|joined| self.me.is_member(&self.keys, joined)));
             match self.attempt(txn, &seen).await? {
                 true => {
                     self.written(&draft, &ready);
                     return Ok(first);
+                }
+                false if self.lost_leadership(leadership).await? => {
+                    self.abandon(ready.stage).await;
+                    return Err(StoreError::NotLeading);
                 }
                 false if self.was_swept(&ready).await? => {
                     ready = self.prepare(&draft).await.map_err(|t| self.error(t))?;
@@ -136,6 +149,22 @@ impl Inner {
         }
         self.abandon(ready.stage).await;
         Err(StoreError::Away { detail: "other processes write all the time".to_owned() })
+    }
+
+    /// As which member this process leads, when only the leader may write that.
+    fn leadership(&self, draft: &Draft) -> Result<Option<i64>, StoreError> {
+        match self.me.leading() {
+            _ if !draft.leads => Ok(None),
+            Some(joined) => Ok(Some(joined)),
+            None => Err(StoreError::NotLeading),
+        }
+    }
+
+    /// Whether the card under which this process led is gone.
+    async fn lost_leadership(&self, leadership: Option<i64>) -> Result<bool, StoreError> {
+        let Some(joined) = leadership else { return Ok(false) };
+        let holds = Txn::new().when([self.me.is_member(&self.keys, joined)]);
+        Ok(!self.link.repeatable(holds).await.map_err(|t| self.error(t))?.succeeded())
     }
 
     fn check_revision(&self, draft: &Draft, seen: &Seen) -> Result<(), StoreError> {
