@@ -14,6 +14,7 @@ mod etcd_server;
 mod failures;
 mod faults;
 mod faults_network;
+mod fleet;
 mod forwarding;
 mod front;
 mod grpc;
