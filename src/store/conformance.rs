@@ -1,10 +1,11 @@
 //! What every store must do, tested once for all of them: `suite!` makes a test of each function for one store.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{MAX_EVENTS, MAX_LISTED, MemoryStore, Store, StoreError};
+use super::{Loaded, MAX_EVENTS, MAX_LISTED, MemoryStore, News, Store, StoreError};
 use crate::model::{
     Author, Commit, Document, DocumentKey, Event, EventKind, EventQuery, GroupName, ServiceName, TenantName,
     VersionName,
@@ -18,7 +19,7 @@ macro_rules! suite {
             nonsense_is_refused one_of_many_wins events_are_numbered_by_the_store every_filter_in_both_orders
             limits_are_clamped_and_listing_resumes watchers_see_every_commit a_closed_store_says_so
             the_archive_is_kept_aside keys_are_listed_by_what_they_begin_with
-            texts_survive);
+            texts_survive what_changed_since_is_all_that_changed);
     };
     ($make:path: $($name:ident)*) => {
         $(#[tokio::test]
@@ -293,6 +294,46 @@ pub async fn texts_survive(store: Arc<dyn Store>) {
     assert_eq!(loaded.documents.iter().map(|d| d.body.as_str()).collect::<Vec<_>>(), bodies);
 }
 
+/// Asks what changed since a reading, and applies the answer: it must come to what is loaded now.
+pub async fn catch_up(store: &dyn Store, before: &Loaded) {
+    let now = store.load().await.unwrap();
+    let Some(news) = store.since(before.revision).await.unwrap() else { return };
+    assert_eq!((news.revision, news.next_event), (now.revision, now.next_event));
+    let text = |key: &DocumentKey| key.to_string();
+    let mut documents: BTreeMap<_, _> = before.documents.iter().map(|d| (text(&d.key), d.clone())).collect();
+    assert!(news.puts.iter().all(|put| put.revision > before.revision && !put.key.is_archived()));
+    assert!(news.deletes.iter().all(|key| !news.puts.iter().any(|put| put.key == *key) && !key.is_archived()));
+    for key in &news.deletes {
+        documents.remove(&text(key));
+    }
+    documents.extend(news.puts.into_iter().map(|put| (text(&put.key), put)));
+    assert_eq!(documents.into_values().collect::<Vec<_>>(), now.documents, "since {}", before.revision);
+}
+
+pub async fn what_changed_since_is_all_that_changed(store: Arc<dyn Store>) {
+    let mut readings = vec![store.load().await.unwrap()];
+    let archived = DocumentKey::Archive("x".to_owned());
+    let long = "x".repeat(50_000);
+    for (revision, puts, deletes) in [
+        (3, vec![(key("a"), "1"), (key("b"), "1"), (archived.clone(), "1")], vec![]),
+        (4, vec![(key("c"), "2")], vec![key("a"), key("never-there")]),
+        (9, vec![(key("a"), "3"), (key("c"), &long)], vec![key("a"), archived]),
+        (10, vec![], vec![key("a"), key("b")]),
+    ] {
+        let puts = puts.into_iter().map(|(key, body)| (key, body.to_owned())).collect();
+        let expected = readings.last().unwrap().revision;
+        store.commit(Commit { expected, revision, puts, deletes, ..Commit::default() }).await.unwrap();
+        readings.push(store.load().await.unwrap());
+        for reading in &readings {
+            catch_up(&*store, reading).await;
+        }
+    }
+    if let Some(nothing) = store.since(10).await.unwrap() {
+        assert_eq!(nothing, News { revision: 10, next_event: 1, ..News::default() });
+    }
+    assert_eq!(store.since(11).await.unwrap(), None, "that was never");
+}
+
 /// One request of a random history.
 #[derive(Debug, Clone)]
 pub enum Step {
@@ -347,10 +388,15 @@ proptest! {
             let options = super::Options::default();
             let embedded = super::EmbeddedStore::open(&directory.path().join("s.db"), options).unwrap();
             let memory = MemoryStore::new();
+            let mut readings = vec![memory.load().await.unwrap()];
             for step in &steps {
                 let revision = *memory.watch().borrow();
                 assert_eq!(run(&embedded, revision, step).await, run(&memory, revision, step).await, "{step:?}");
                 assert_eq!(*embedded.watch().borrow(), *memory.watch().borrow());
+                readings.push(memory.load().await.unwrap());
+                for reading in &readings {
+                    catch_up(&memory, reading).await;
+                }
             }
             assert_eq!(embedded.load().await.unwrap(), memory.load().await.unwrap());
         });

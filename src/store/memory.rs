@@ -7,8 +7,11 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::error::StoreError;
-use super::{DEFAULT_KEEP_EVENTS, Loaded, Store, check_commit, check_events, event_limit, list_limit, publish};
+use super::{DEFAULT_KEEP_EVENTS, Loaded, News, Store, check_commit, check_events, event_limit, list_limit, publish};
 use crate::model::{Commit, Document, DocumentKey, Event, EventQuery};
+
+/// How many removed documents are remembered.
+const REMOVED: usize = 10_000;
 
 /// A store that forgets everything when it is dropped.
 #[derive(Debug)]
@@ -23,6 +26,10 @@ struct Inner {
     next_event: u64,
     /// By the text of the key, which is the order in which every store loads.
     documents: BTreeMap<String, Document>,
+    /// Keys of the state that were removed, and at which revision.
+    removed: BTreeMap<String, (DocumentKey, u64)>,
+    /// Nobody knows what was removed up to this revision.
+    forgotten: u64,
     events: VecDeque<Event>,
     failures: usize,
     down: bool,
@@ -42,6 +49,8 @@ impl MemoryStore {
             revision: 0,
             next_event: 1,
             documents: BTreeMap::new(),
+            removed: BTreeMap::new(),
+            forgotten: 0,
             events: VecDeque::new(),
             failures: 0,
             down: false,
@@ -82,6 +91,18 @@ impl MemoryStore {
 }
 
 impl Inner {
+    fn remove(&mut self, key: &DocumentKey, revision: u64) {
+        let text = key.to_string();
+        if self.documents.remove(&text).is_none() || key.is_archived() {
+            return;
+        }
+        if self.removed.len() >= REMOVED {
+            self.removed.clear();
+            self.forgotten = revision;
+        }
+        self.removed.insert(text, (key.clone(), revision));
+    }
+
     fn append(&mut self, events: Vec<Event>) -> u64 {
         let first = self.next_event;
         for mut event in events {
@@ -104,6 +125,21 @@ impl Store for MemoryStore {
         Ok(Loaded { revision: inner.revision, next_event: inner.next_event, documents })
     }
 
+    async fn since(&self, revision: u64) -> Result<Option<News>, StoreError> {
+        let inner = self.reach()?;
+        if !(inner.forgotten..=inner.revision).contains(&revision) {
+            return Ok(None);
+        }
+        let written = inner.documents.values().filter(|d| d.revision > revision && !d.key.is_archived());
+        let removed = inner.removed.values().filter(|(_, at)| *at > revision);
+        Ok(Some(News {
+            revision: inner.revision,
+            next_event: inner.next_event,
+            puts: written.cloned().collect(),
+            deletes: removed.map(|(key, _)| key.clone()).collect(),
+        }))
+    }
+
     async fn get(&self, key: &DocumentKey) -> Result<Option<Document>, StoreError> {
         Ok(self.reach()?.documents.get(&key.to_string()).cloned())
     }
@@ -121,9 +157,10 @@ impl Store for MemoryStore {
             return Err(StoreError::Conflict { expected: commit.expected, found: inner.revision });
         }
         for key in &commit.deletes {
-            inner.documents.remove(&key.to_string());
+            inner.remove(key, commit.revision);
         }
         for (key, body) in commit.puts {
+            inner.removed.remove(&key.to_string());
             inner.documents.insert(key.to_string(), Document { key, revision: commit.revision, body });
         }
         inner.revision = commit.revision;

@@ -34,7 +34,7 @@ use self::read::Hidden;
 use self::write::{Draft, Pending};
 use super::error::StoreError;
 use super::membership::Membership;
-use super::{Loaded, Store, check_commit, check_events, publish};
+use super::{Loaded, News, Store, check_commit, check_events, publish};
 use crate::model::{Commit, Document, DocumentKey, Event, EventQuery};
 
 /// Events that are kept in etcd unless somebody says otherwise: weeks of changes, about 30 MB of its 2 GiB.
@@ -147,6 +147,17 @@ impl Store for EtcdStore {
         let loaded = inner.answer(inner.load().await)?;
         publish(&inner.revision, loaded.revision);
         Ok(loaded)
+    }
+
+    async fn since(&self, revision: u64) -> Result<Option<News>, StoreError> {
+        let inner = &self.inner;
+        inner.check_open()?;
+        inner.answer(inner.settled().await)?;
+        let news = inner.answer(inner.since(revision).await)?;
+        if let Some(news) = &news {
+            publish(&inner.revision, news.revision);
+        }
+        Ok(news)
     }
 
     async fn get(&self, key: &DocumentKey) -> Result<Option<Document>, StoreError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use etcd_client::{GetOptions, KeyValue, Txn, TxnOp, TxnOpResponse};
 
-use super::super::{Loaded, list_limit};
+use super::super::{Loaded, News, list_limit};
 use super::Inner;
 use super::layout::{Content, LAYOUT, Manifest, Overlay, Stored, decode_overlay, end_of};
 use super::link::{Link, Trouble};
@@ -16,6 +16,8 @@ const PAGE: (i64, i64) = (500, 4_000);
 /// Bytes that a page should have. A value has at most 16 KiB in its place (64 KiB for events, half a MiB for parts), so
 /// the largest page of surprises has 64 MiB, and answers are allowed to be larger.
 const PAGE_BYTES: usize = 4 << 20;
+/// Most documents that one transaction reads, of the 128 operations that etcd takes.
+const GETS: usize = 100;
 /// How often a reading that etcd's compaction overtook begins anew.
 const ATTEMPTS: usize = 3;
 
@@ -163,6 +165,42 @@ impl Inner {
             documents.extend(self.document(&key, stored, seen.at).await?);
         }
         Ok(Loaded { revision: seen.manifest.revision, next_event: seen.manifest.next_event, documents })
+    }
+
+    /// What changed since a revision, if the manifest names it.
+    pub async fn since(&self, revision: u64) -> Result<Option<News>, Trouble> {
+        self.again_when_compacted(|| self.since_once(revision)).await
+    }
+
+    async fn since_once(&self, revision: u64) -> Result<Option<News>, Trouble> {
+        let seen = self.see().await?;
+        let Some(changed) = seen.manifest.changed_since(revision) else { return Ok(None) };
+        let (revision, next_event) = (seen.manifest.revision, seen.manifest.next_event);
+        let mut news = News { revision, next_event, ..News::default() };
+        let hidden = if changed.is_empty() { Vec::new() } else { self.hidden(&seen).await? };
+        let changed: Vec<&String> = changed.into_iter().collect();
+        for keys in changed.chunks(GETS) {
+            let at = || Some(GetOptions::new().with_revision(seen.at));
+            let gets: Vec<_> = keys.iter().map(|key| TxnOp::get(self.keys.document(key), at())).collect();
+            let answer = self.link.repeatable(Txn::new().and_then(gets)).await?;
+            for (key, response) in keys.iter().zip(answer.op_responses()) {
+                let TxnOpResponse::Get(mut get) = response else { continue };
+                let place = get.take_kvs().pop().map(|kv| self.stored(&kv)).transpose()?;
+                let mut merged: Hidden = place.into_iter().collect();
+                for stored in hidden.iter().filter_map(|overlay| overlay.get(*key)) {
+                    newest(&mut merged, key, stored);
+                }
+                let document = match merged.remove(*key) {
+                    Some(stored) => self.document(key, stored, seen.at).await?,
+                    None => None,
+                };
+                match document {
+                    Some(document) => news.puts.push(document),
+                    None => news.deletes.push(parse(key)?),
+                }
+            }
+        }
+        Ok(Some(news))
     }
 
     /// One document.

@@ -84,12 +84,17 @@ async fn what_an_overlay_hides_reads_the_same_before_within_and_after_folding() 
         let archived = two.get(&DocumentKey::Archive("x".to_owned())).await.unwrap().unwrap();
         assert_eq!((archived.revision, archived.body.len()), (2, 100_000), "{when}");
     };
+    let news = two.since(2).await.unwrap().unwrap();
+    let texts: Vec<_> = news.puts.iter().map(|d| d.body.as_str()).collect();
+    assert_eq!((texts, news.deletes), (vec!["b", "again", "newest"], vec![tenant(2), tenant(100)]));
+    assert_eq!(two.since(1).await.unwrap(), None, "a large commit names nothing");
     check("hidden").await;
     // Two fold at once.
     let folding = tokio::join!(one.inner.fold(), two.inner.fold(), check("folding"));
     folding.0.unwrap();
     folding.1.unwrap();
     check("folded").await;
+    assert_eq!(two.since(2).await.unwrap().map(|news| news.puts.len()), Some(3));
     assert!(one.inner.see().await.unwrap().manifest.overlays.is_empty());
     assert_eq!(keys_of(&etcd, "document").await, 399, "no marks are left");
     // The archive's text, two pages of events that are large, and nothing of the overlays.
@@ -196,6 +201,7 @@ proptest::proptest! {
             // Something large to begin with, so that an overlay hides the places.
             let large = many(0, 1, 0..50, "large");
             assert_eq!(store.commit(large.clone()).await.unwrap(), memory.commit(large).await.unwrap());
+            let mut readings = vec![memory.load().await.unwrap()];
             for (n, step) in steps.iter().enumerate() {
                 let revision = *memory.watch().borrow();
                 let found = conformance::run(&store, revision, step).await;
@@ -204,6 +210,9 @@ proptest::proptest! {
                 if n % fold_every == 0 {
                     store.inner.fold().await.unwrap();
                 }
+                readings.push(memory.load().await.unwrap());
+                conformance::catch_up(&store, &readings[n * 7 % readings.len()]).await;
+                conformance::catch_up(&store, &readings[n]).await;
             }
             assert_eq!(store.load().await.unwrap(), memory.load().await.unwrap());
         });

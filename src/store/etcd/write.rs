@@ -33,7 +33,7 @@ use super::events::ReadyPage;
 use super::layout::{Content, Manifest, Overlay, Stored, encode_overlay};
 use super::link::Trouble;
 use super::read::Seen;
-use crate::model::{Commit, Event};
+use crate::model::{Commit, DocumentKey, Event};
 
 /// Most documents that are written to their places at once. Each may need a second operation, which removes the blob of
 /// the one before; the manifest, events, the stage and retention need up to 100 more in the worst case, but then less.
@@ -247,7 +247,9 @@ impl Inner {
         }
         manifest.overlays.extend(ready.overlay.clone());
         if let Some((_, revision)) = draft.commit {
-            manifest.revision = revision;
+            let state = |key: &&String| !key.starts_with(DocumentKey::ARCHIVE);
+            let keys = || draft.documents.keys().filter(state).cloned().collect();
+            manifest.committed(revision, ready.overlay.is_none().then(keys));
         }
         Ok((manifest, conditions, operations))
     }
