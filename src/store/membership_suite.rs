@@ -31,7 +31,7 @@ macro_rules! fleet_suite {
             who_joined_first_leads the_next_leads_when_the_leader_is_cut_off notes_are_told_and_told_again
             notes_vanish_with_their_writer who_missed_something_hears_everything_again
             who_was_taken_for_gone_joins_anew only_the_leader_writes_what_is_the_leaders
-            who_leaves_hands_over_at_once nonsense_is_refused);
+            who_leaves_hands_over_at_once nonsense_is_no_note);
     };
     ($attribute:meta, $make:path: $($name:ident)*) => {
         $(#[$attribute]
@@ -285,7 +285,7 @@ pub async fn who_leaves_hands_over_at_once(ground: &mut dyn Ground) {
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
 }
 
-pub async fn nonsense_is_refused(ground: &mut dyn Ground) {
+pub async fn nonsense_is_no_note(ground: &mut dyn Ground) {
     let all = started(ground, 1).await;
     let large = "x".repeat((64 << 10) + 1);
     for (name, body) in [("", "x"), ("a b", "x"), ("/a", "x"), ("a//b", "x"), ("ü", "x"), ("a", large.as_str())] {

@@ -15,6 +15,7 @@ mod membership;
 #[cfg(test)]
 mod membership_suite;
 mod memory;
+mod memory_fleet;
 mod schema;
 mod tables;
 
@@ -29,6 +30,7 @@ pub use etcd::{Access, EtcdStore, KEEP_EVENTS};
 pub use last_good::{LastGood, Saved};
 pub use membership::{Heard, Member, MemberId, Membership, Note, Role, Standing};
 pub use memory::MemoryStore;
+pub use memory_fleet::{MemberStore, MemoryFleet};
 
 use crate::model::{Commit, Document, DocumentKey, Event, EventQuery};
 
