@@ -69,8 +69,8 @@ fn away() -> Arc<dyn Store> {
 }
 
 fn access(etcd: &EtcdSettings) -> Access {
-    let EtcdSettings { endpoints, prefix, user, ca, identity } = etcd.clone();
+    let EtcdSettings { endpoints, prefix, user, ca, identity, compact } = etcd.clone();
     let user = user.map(|(name, password)| (name, password.reveal().to_owned()));
     let identity = identity.map(|(cert, key)| (cert, key.reveal().to_owned()));
-    Access { endpoints, prefix, user, ca, identity }
+    Access { endpoints, prefix, user, ca, identity, compact }
 }

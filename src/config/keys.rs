@@ -302,6 +302,13 @@ static STORE: Table = Table::new(
         .with("key"),
         Key::optional("key", Kind::Text(&FILE), "etcd is shown no certificate", "PEM file with its private key.")
             .with("cert"),
+        Key::optional(
+            "compact",
+            Kind::Bool,
+            "true",
+            "Whether the leader of the fleet lets etcd forget what was overwritten over a minute ago, for all who use it.",
+        )
+        .with("etcd"),
         Key::optional("username", Kind::Text(&TEXT), "etcd asks for none", "The user in etcd.").with("password"),
         Key::optional("password", Kind::Text(&SECRET), "etcd asks for none", "The user's password.").with("username"),
     ],

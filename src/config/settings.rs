@@ -297,6 +297,8 @@ pub struct EtcdSettings {
     pub ca: Option<String>,
     /// PEM texts of the certificate that it is shown, and of the key.
     pub identity: Option<(String, Hidden)>,
+    /// Whether old versions are removed from it.
+    pub compact: bool,
 }
 
 impl Default for StoreSettings {

@@ -48,6 +48,7 @@ fn etcd(view: &View<'_>) -> Option<EtcdSettings> {
         user: view.text("username").map(str::to_owned).zip(password),
         ca: pem(view, "ca"),
         identity,
+        compact: view.flag("compact").unwrap_or(true),
     })
 }
 

@@ -233,14 +233,15 @@ fn etcd_is_reached_as_the_file_says() {
     let plain = store("etcd = [\"http://10.0.0.1:2379/\", \"http://10.0.0.2:2379\"]");
     let etcd = plain.etcd.unwrap();
     assert_eq!(etcd.endpoints, ["http://10.0.0.1:2379", "http://10.0.0.2:2379"]);
+    assert!(etcd.compact);
     assert_eq!((etcd.prefix.as_str(), etcd.user, etcd.ca, etcd.identity), ("/switchback", None, None, None));
     assert_eq!(plain.path, PathBuf::from("/etc/sb/switchback.db"), "where the last good copy is");
     let all = store(
-        "etcd = [\"https://e:2379\"]\nprefix = \"/eu\"\nca = \"etcd-ca.pem\"\ncert = \"proxy.crt\"\n\
+        "etcd = [\"https://e:2379\"]\ncompact = false\nprefix = \"/eu\"\nca = \"etcd-ca.pem\"\ncert = \"proxy.crt\"\n\
          key = \"proxy.key\"\nusername = \"proxy\"\npassword = \"${ETCD_PASSWORD}\"",
     );
     let etcd = all.etcd.unwrap();
-    assert_eq!(etcd.prefix, "/eu");
+    assert_eq!((etcd.prefix.as_str(), etcd.compact), ("/eu", false));
     let (user, password) = etcd.user.clone().unwrap();
     assert_eq!((user.as_str(), password.reveal()), ("proxy", "secret"));
     assert!(etcd.ca.as_ref().unwrap().contains("BEGIN CERTIFICATE") && etcd.identity.is_some());

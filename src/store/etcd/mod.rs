@@ -5,6 +5,7 @@
 //! under `blob/`. What the members of the fleet tell each other stands under `member/` (see `members`). `write` has the argument why a write of any size is all or nothing; `layout` has the bytes.
 
 mod blob;
+mod compact;
 mod events;
 mod fold;
 mod follow;
@@ -53,6 +54,8 @@ pub struct Access {
     pub ca: Option<String>,
     /// PEM texts of our own certificate and its key.
     pub identity: Option<(String, String)>,
+    /// Whether old versions are removed from etcd, for all who use it.
+    pub compact: bool,
 }
 
 /// The store in etcd.
@@ -97,10 +100,14 @@ impl EtcdStore {
             me: Arc::new(Me::new()),
         });
         let (following, chores) = (inner.clone(), inner.clone());
-        let tasks = vec![
+        let mut tasks = vec![
             tokio::spawn(async move { following.follow().await }).abort_handle(),
             tokio::spawn(async move { chores.chores().await }).abort_handle(),
         ];
+        if access.compact {
+            let compacting = inner.clone();
+            tasks.push(tokio::spawn(async move { compacting.keep_compact(compact::EVERY).await }).abort_handle());
+        }
         let (fleet, fleet_tasks) = Fleet::start(&inner, access);
         Self { inner, tasks, fleet, fleet_tasks }
     }

@@ -12,7 +12,7 @@ impl Etcd {
     /// How it is reached without TLS and authentication.
     pub fn access(&self) -> Access {
         let endpoints = vec![self.url("http")];
-        Access { endpoints, prefix: "/switchback".to_owned(), user: None, ca: None, identity: None }
+        Access { endpoints, prefix: "/switchback".to_owned(), user: None, ca: None, identity: None, compact: false }
     }
 
     /// How it is reached over TLS.

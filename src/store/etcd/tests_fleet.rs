@@ -125,3 +125,35 @@ async fn a_note_is_heard_within_milliseconds() {
     assert!(median < Duration::from_millis(50), "{median:?}");
     assert_eq!(all[0].role(), Role::Leader);
 }
+
+#[tokio::test]
+async fn the_leader_compacts_and_whoever_listens_loses_nothing() {
+    let etcd = Etcd::start();
+    let one = joined(&etcd).await;
+    let two = joined(&etcd).await;
+    let old = one.inner.see().await.unwrap().at;
+    let mut follow = one.fleet.follow("n");
+    let is_gone = async || {
+        let options = etcd_client::GetOptions::new().with_revision(old);
+        one.inner.link.get("/switchback/manifest", options).await.is_err_and(|trouble| trouble == Trouble::Compacted)
+    };
+    let compacting = |store: &Arc<EtcdStore>| {
+        let inner = store.inner.clone();
+        tokio::spawn(async move { inner.keep_compact(Duration::from_millis(100)).await })
+    };
+    let follower = compacting(&two);
+    let mut leader = None;
+    for n in 0..60 {
+        assert!(n >= 20 || !is_gone().await, "who does not lead compacts nothing");
+        if n == 20 {
+            leader = Some(compacting(&one));
+        }
+        two.fleet.write(vec![note("n", &n.to_string())]).await.unwrap();
+        let Heard::Note { body: Some(body), .. } = hear(&mut follow).await else { panic!("nothing was missed") };
+        assert_eq!(String::from_utf8(body).unwrap(), n.to_string());
+        tokio::time::sleep(Duration::from_millis(15)).await;
+    }
+    assert!(is_gone().await);
+    follower.abort();
+    leader.unwrap().abort();
+}
