@@ -16,7 +16,8 @@ use super::names::{GroupName, RolloutId, ServiceName, TenantName, VersionName};
 use super::share::{BUCKETS, BasisPoints, Weights};
 use super::spec::{ServiceSpec, Structure};
 use super::split::{RolledBack, Split, derive_salt};
-use super::state::{Bar, Pin, Pins, Scope, ServiceState, State, TenantState, body_of};
+use super::state::{Bar, Pin, Pins, Scope, ServiceState, State, TenantState};
+use super::stored::body_of;
 
 impl State {
     /// The next state, if the change may happen. `next_event` is the id that the first event will get, `now_ms` the time in

@@ -14,7 +14,8 @@ use super::restore::ServiceRestore;
 use super::snapshot::{Snapshot, SnapshotSummary, Snapshots};
 use super::spec::Structure;
 use super::split::Split;
-use super::state::{Scope, ServiceState, State, TenantState, body_of};
+use super::state::{Scope, ServiceState, State, TenantState};
+use super::stored::body_of;
 use super::tenant_map::TenantMap;
 
 /// From so many tenants on, their map is made anew rather than changed one by one.

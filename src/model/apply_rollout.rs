@@ -17,7 +17,8 @@ use super::rollout::{
     GateAt, GateRecord, Input, PAGE, Pause, PauseKind, Phase, Rollout, RolloutSpec, Stage, Target, Unit, UnitStatus,
     Units,
 };
-use super::state::{LiveRollout, Scope, State, body_of};
+use super::state::{LiveRollout, Scope, State};
+use super::stored::body_of;
 
 /// Rollouts that are over and still listed, of all services together.
 const MAX_FINISHED: usize = 500;

@@ -885,7 +885,7 @@ fn a_stored_split_with_too_many_versions_is_refused_and_does_not_panic() {
     assert_eq!(error.key, DocumentKey::Service(service(API)));
 }
 
-mod at_random {
+pub(in crate::model) mod at_random {
     use super::*;
 
     /// What the bars must be, known from the history alone.
@@ -956,7 +956,7 @@ mod at_random {
         ]
     }
 
-    pub(super) fn any_request() -> impl Strategy<Value = ChangeRequest> {
+    pub(in crate::model) fn any_request() -> impl Strategy<Value = ChangeRequest> {
         let name = prop_oneof![16 => Just(API), 3 => Just("web"), 2 => Just("late"), 1 => Just("ghost")];
         let author = prop_oneof![2 => Just(person()), 1 => Just(Author::Autopilot)];
         let stale = prop::option::weighted(0.1, 0u64..40);

@@ -37,8 +37,10 @@ mod snapshot;
 mod spec;
 mod split;
 mod state;
+mod stored;
 mod streams;
 mod tenant_map;
+mod updated;
 
 pub use apply_rollout::archived_units;
 pub use change::{Applied, Change, ChangeError, ChangeRequest, NewRollout, PinTarget, RolloutCommand, scope_of};
@@ -75,6 +77,8 @@ pub use spec::{
     UnknownTenant, UpstreamTls, VersionSpec,
 };
 pub use split::{Brake, Bucket, RolledBack, Slice, Slices, Split, derive_salt};
-pub use state::{Bar, DocumentError, Hold, LiveRollout, Pin, Pins, Scope, ServiceState, State, TenantState};
+pub use state::{Bar, Hold, LiveRollout, Pin, Pins, Scope, ServiceState, State, TenantState};
+pub use stored::DocumentError;
 pub use streams::{OnShift, StreamsSpec};
 pub use tenant_map::TenantMap;
+pub use updated::Updated;

@@ -13,7 +13,8 @@ use super::event::Author;
 use super::names::{GroupName, ServiceName, SnapshotName, TenantName, VersionName};
 use super::share::Weights;
 use super::split::{Slices, Split};
-use super::state::{Hold, Pins, ServiceState, State, body_of};
+use super::state::{Hold, Pins, ServiceState, State};
+use super::stored::body_of;
 
 /// Tenants in one document of the archive: about half a megabyte, so that no value is too large for a store.
 const PART: usize = 10_000;

@@ -4,17 +4,17 @@
 //! does not touch the tenants' documents: it bars the version, and every split set before the bar gives the version's
 //! share to the baseline. That makes going back equally fast for one tenant and for a million.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::document::{DOCUMENT_FORMAT, Document, DocumentKey};
+use super::document::DOCUMENT_FORMAT;
 use super::event::Author;
 use super::global::Freeze;
 use super::maintenance::{Disabled, InMaintenance};
 use super::names::{GroupName, RolloutId, ServiceName, TenantName, UserName, VersionName};
-use super::rollout::{Rollout, Unit, Units};
+use super::rollout::{Rollout, Units};
 use super::share::{BasisPoints, Weights};
 use super::snapshot::Snapshots;
 use super::spec::VersionSpec;
@@ -320,141 +320,8 @@ impl State {
         self.freeze.as_ref().filter(|freeze| freeze.stands(now_ms))
     }
 
-    /// Reads the state back from its documents. Secrets and the archive are left to whoever made them.
-    ///
-    /// # Errors
-    /// [`DocumentError`] names the document that cannot be read.
-    pub fn from_documents(revision: u64, documents: &[Document]) -> Result<Self, DocumentError> {
-        let mut state = Self { revision, ..Self::default() };
-        let mut tenants: BTreeMap<&ServiceName, Vec<(TenantName, TenantState)>> = BTreeMap::new();
-        let mut names = BTreeSet::new();
-        let mut rollouts: BTreeMap<&RolloutId, (Option<Rollout>, Pages)> = BTreeMap::new();
-        for document in documents {
-            let unreadable = |detail: String| DocumentError { key: document.key.clone(), detail };
-            match &document.key {
-                DocumentKey::Rollout(id) => {
-                    let mut rollout: Rollout = read(document, unreadable)?;
-                    rollout.revision = document.revision;
-                    check(true, rollout.format, unreadable)?;
-                    rollouts.entry(id).or_default().0 = Some(rollout);
-                }
-                DocumentKey::Units(id, page) => {
-                    let units = (document.revision, read(document, unreadable)?);
-                    rollouts.entry(id).or_default().1.insert(*page, units);
-                }
-                DocumentKey::Secret(_) | DocumentKey::Archive(_) => {}
-                DocumentKey::Freeze => {
-                    let freeze: Freeze = read(document, unreadable)?;
-                    check(true, freeze.format, unreadable)?;
-                    state.freeze = Some(Freeze { revision: document.revision, ..freeze });
-                }
-                DocumentKey::Snapshots => {
-                    let list: Snapshots = read(document, unreadable)?;
-                    check(true, list.format, unreadable)?;
-                    state.snapshots = Arc::new(Snapshots { revision: document.revision, ..list });
-                }
-                DocumentKey::Service(name) => {
-                    let mut service: ServiceState = read(document, unreadable)?;
-                    service.revision = document.revision;
-                    let sound = service.split.is_sound() && service.groups.values().all(Split::is_sound);
-                    check(sound, service.format, unreadable)?;
-                    state.services.insert(name.clone(), Arc::new(service));
-                }
-                DocumentKey::Tenant(name, tenant) => {
-                    let mut own: TenantState = read(document, unreadable)?;
-                    own.revision = document.revision;
-                    check(own.split.is_sound(), own.format, unreadable)?;
-                    own.split.share_names(&mut names);
-                    tenants.entry(name).or_default().push((tenant.clone(), own));
-                }
-            }
-        }
-        state.tenants =
-            tenants.into_iter().map(|(service, own)| (service.clone(), own.into_iter().collect())).collect();
-        state.rollouts = rollouts
-            .into_iter()
-            .filter_map(|(id, (rollout, pages))| {
-                let units = Units::from_pages(pages.into_values());
-                Some((id.clone(), Arc::new(LiveRollout { rollout: rollout?, units })))
-            })
-            .collect();
-        Ok(state)
-    }
-
-    /// Every document of the state.
-    pub fn to_documents(&self) -> impl Iterator<Item = Document> + '_ {
-        let services = self.services.iter().map(|(name, service)| Document {
-            key: DocumentKey::Service(name.clone()),
-            revision: service.revision,
-            body: body_of(&**service),
-        });
-        let tenants = self.tenants.iter().flat_map(|(name, tenants)| {
-            tenants.iter().map(|(tenant, own)| Document {
-                key: DocumentKey::Tenant(name.clone(), tenant.clone()),
-                revision: own.revision,
-                body: body_of(own),
-            })
-        });
-        let rollouts = self.rollouts.iter().flat_map(|(id, live)| {
-            let pages = live.units.pages().enumerate().map(move |(page, (revision, units))| Document {
-                key: DocumentKey::Units(id.clone(), page as u32),
-                revision,
-                body: body_of(&units),
-            });
-            let (key, revision) = (DocumentKey::Rollout(id.clone()), live.rollout.revision);
-            std::iter::once(Document { key, revision, body: body_of(&live.rollout) }).chain(pages)
-        });
-        let freeze = self.freeze.iter().map(|freeze| Document {
-            key: DocumentKey::Freeze,
-            revision: freeze.revision,
-            body: body_of(freeze),
-        });
-        let snapshots = (self.snapshots.revision > 0).then(|| Document {
-            key: DocumentKey::Snapshots,
-            revision: self.snapshots.revision,
-            body: body_of(&*self.snapshots),
-        });
-        services.chain(tenants).chain(rollouts).chain(freeze).chain(snapshots)
-    }
-
     /// The rollout of a service that is not over; there is one at most.
     pub fn running_rollout(&self, service: &ServiceName) -> Option<&Arc<LiveRollout>> {
         self.rollouts.values().find(|r| r.rollout.service == *service && !r.rollout.phase.is_final())
     }
-}
-
-/// Pages of a rollout's units with the revision that wrote each.
-type Pages = BTreeMap<u32, (u64, Vec<Unit>)>;
-
-/// A stored document that this release cannot read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the document {key} cannot be read: {detail}")]
-pub struct DocumentError {
-    /// Which document.
-    pub key: DocumentKey,
-    /// What is wrong with it.
-    pub detail: String,
-}
-
-/// The JSON text of a document.
-pub(super) fn body_of(document: &impl Serialize) -> String {
-    serde_json::to_string(document).expect("documents hold only text, numbers, lists and maps with text keys")
-}
-
-fn read<T: for<'de> Deserialize<'de>>(
-    document: &Document,
-    unreadable: impl Fn(String) -> DocumentError,
-) -> Result<T, DocumentError> {
-    serde_json::from_str(&document.body).map_err(|e| unreadable(e.to_string()))
-}
-
-fn check(sound: bool, format: u32, unreadable: impl Fn(String) -> DocumentError) -> Result<(), DocumentError> {
-    if format > DOCUMENT_FORMAT {
-        let detail = format!("its format is {format}, this release knows formats up to {DOCUMENT_FORMAT}");
-        return Err(unreadable(detail));
-    }
-    if !sound {
-        return Err(unreadable("the slices of a split are not complete".to_owned()));
-    }
-    Ok(())
 }

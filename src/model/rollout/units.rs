@@ -4,7 +4,7 @@
 //! it touched. What comes after the last batch are tenants that went back on their own although the rollout moves them as
 //! part of a service or a group.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -168,9 +168,8 @@ impl Units {
     /// From pages as they are stored, each with the revision that wrote it.
     pub fn from_pages(pages: impl IntoIterator<Item = (u64, Vec<Unit>)>) -> Self {
         let pages: Vec<_> = pages.into_iter().map(|(revision, units)| Arc::new(Page { revision, units })).collect();
-        let units = pages.iter().flat_map(|page| &page.units).enumerate();
-        let index = units.map(|(i, unit)| (unit.scope.clone(), i as u32)).collect();
-        Self { pages, index: Arc::new(index) }
+        let index = Self::index_of(&pages);
+        Self { pages, index }
     }
 
     /// From units in their order.
@@ -181,6 +180,32 @@ impl Units {
             pages.push((0, units.by_ref().take(PAGE).collect()));
         }
         Self::from_pages(pages)
+    }
+
+    /// The units after pages were written or, where there is none, removed. Pages that did not change are shared.
+    pub fn with_pages(&self, changed: BTreeMap<u32, Option<(u64, Vec<Unit>)>>) -> Self {
+        let scopes =
+            |units: &[Unit], before: &[Unit]| units.iter().map(|u| &u.scope).eq(before.iter().map(|u| &u.scope));
+        let stays = |(page, change): (&u32, &Option<(u64, Vec<Unit>)>)| {
+            let before = self.pages.get(*page as usize);
+            before.zip(change.as_ref()).is_some_and(|(before, (_, units))| scopes(units, &before.units))
+        };
+        let same_places = changed.iter().all(stays);
+        let mut pages: BTreeMap<u32, Arc<Page>> = (0..).zip(self.pages.iter().cloned()).collect();
+        for (page, change) in changed {
+            match change {
+                Some((revision, units)) => drop(pages.insert(page, Arc::new(Page { revision, units }))),
+                None => drop(pages.remove(&page)),
+            }
+        }
+        let pages: Vec<_> = pages.into_values().collect();
+        let index = if same_places { self.index.clone() } else { Self::index_of(&pages) };
+        Self { pages, index }
+    }
+
+    fn index_of(pages: &[Arc<Page>]) -> Arc<HashMap<Scope, u32>> {
+        let units = pages.iter().flat_map(|page| &page.units).enumerate();
+        Arc::new(units.map(|(i, unit)| (unit.scope.clone(), i as u32)).collect())
     }
 
     /// How many there are.
