@@ -128,7 +128,10 @@ impl House {
         let own = (0..tenants).map(|i| {
             let split = Split::new(&weights((i % 9_000) as u16 + 500), &baseline, i, i + 2);
             let name = TenantName::new(&tenant(i)).expect("a tenant's name");
-            (name, TenantState { format: DOCUMENT_FORMAT, revision: i + 2, split, by: None })
+            (
+                name,
+                TenantState { format: DOCUMENT_FORMAT, revision: i + 2, split, by: None, unknown: Default::default() },
+            )
         });
         state.tenants.insert(service.clone(), own.collect());
         // As a process starts: from its documents, one after the other.

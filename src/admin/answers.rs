@@ -162,7 +162,7 @@ impl From<RolledBack> for RolledBackAnswer {
 
 impl DisabledAnswer {
     pub(super) fn new(disabled: &Disabled) -> Self {
-        let Disabled { author, reason, since_ms } = disabled;
+        let Disabled { author, reason, since_ms, unknown: _ } = disabled;
         Self { author: author.clone(), reason: reason.clone(), since: time(*since_ms) }
     }
 }

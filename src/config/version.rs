@@ -44,20 +44,20 @@ pub fn version_to_json(spec: &VersionSpec) -> Json {
     if let Some(health) = &spec.health {
         out.insert("health".to_owned(), health_to_json(health));
     }
-    let Timeouts { connect, response, read, idle, stream, keepalive } = spec.timeouts;
+    let Timeouts { connect, response, read, idle, stream, keepalive, unknown: _ } = &spec.timeouts;
     let timeouts = json!({
-        "connect": duration_text(connect),
-        "response": duration_text(response),
-        "read": duration_text(read),
-        "idle": duration_text(idle),
-        "stream": duration_text(stream),
-        "keepalive": duration_text(keepalive),
+        "connect": duration_text(*connect),
+        "response": duration_text(*response),
+        "read": duration_text(*read),
+        "idle": duration_text(*idle),
+        "stream": duration_text(*stream),
+        "keepalive": duration_text(*keepalive),
     });
     out.insert("timeouts".to_owned(), timeouts);
     if let Some(path) = &spec.path {
         out.insert("path".to_owned(), json!(path));
     }
-    if let Some(Rewrite { from, to }) = &spec.rewrite {
+    if let Some(Rewrite { from, to, unknown: _ }) = &spec.rewrite {
         out.insert("rewrite".to_owned(), json!({ "from": from, "to": to }));
     }
     out.insert("http2".to_owned(), json!(spec.http2));
@@ -77,7 +77,7 @@ pub fn version_to_json(spec: &VersionSpec) -> Json {
 }
 
 fn tls_to_json(tls: &UpstreamTls) -> Json {
-    let UpstreamTls { server_name, verify, ca, client } = tls;
+    let UpstreamTls { server_name, verify, ca, client, unknown: _ } = tls;
     let mut out = Map::new();
     let (cert, key) = client.as_ref().map(|c| (&c.cert, &c.key)).unzip();
     for (name, value) in [("server_name", server_name.as_ref()), ("ca", ca.as_ref()), ("cert", cert), ("key", key)] {
@@ -127,7 +127,7 @@ pub(super) fn version(view: &View<'_>) -> Option<VersionSpec> {
         timeouts: timeouts(&view.table("timeouts")),
         path: view.read("path", formats::path),
         rewrite: match (rewrite.read("from", formats::path), rewrite.read("to", formats::path)) {
-            (Some(from), Some(to)) => Some(Rewrite { from, to }),
+            (Some(from), Some(to)) => Some(Rewrite { from, to, unknown: Default::default() }),
             _ => None,
         },
         http2: view.flag("http2").unwrap_or(false),
@@ -135,6 +135,7 @@ pub(super) fn version(view: &View<'_>) -> Option<VersionSpec> {
         host: view.read("host", formats::host_port),
         deprecated: deprecation(&view.table("deprecated")),
         upgrade_from: view.read_list("upgrade_from", formats::name),
+        unknown: Default::default(),
     })
 }
 
@@ -146,7 +147,8 @@ fn upstream_tls(view: &View<'_>) -> UpstreamTls {
         server_name: view.read("server_name", formats::host),
         verify,
         ca: file("ca"),
-        client: file("cert").zip(file("key")).map(|(cert, key)| ClientFiles { cert, key }),
+        client: file("cert").zip(file("key")).map(|(cert, key)| ClientFiles { cert, key, unknown: Default::default() }),
+        unknown: Default::default(),
     };
     if !verify && spec.ca.is_some() {
         view.wrong_at("ca", "means nothing when verify is false; allowed is verify = true, or no ca");
@@ -161,7 +163,7 @@ fn deprecation(view: &View<'_>) -> Option<Deprecation> {
         let since = formats::date_text(since_s);
         view.wrong_at("sunset", format!("is before the deprecation itself; allowed is {since} or later"));
     }
-    Some(Deprecation { since_s, sunset_s, link: view.read("link", formats::link) })
+    Some(Deprecation { since_s, sunset_s, link: view.read("link", formats::link), unknown: Default::default() })
 }
 
 fn distinct_endpoints(view: &View<'_>) {
@@ -182,6 +184,7 @@ fn health_spec(view: &View<'_>) -> HealthSpec {
         timeout: view.duration("timeout").unwrap_or(without.timeout),
         healthy_after: view.integer("healthy_after").unwrap_or(without.healthy_after),
         unhealthy_after: view.integer("unhealthy_after").unwrap_or(without.unhealthy_after),
+        unknown: Default::default(),
     }
 }
 
@@ -194,5 +197,6 @@ fn timeouts(view: &View<'_>) -> Timeouts {
         idle: view.duration("idle").unwrap_or(without.idle),
         stream: view.duration("stream").unwrap_or(without.stream),
         keepalive: view.duration("keepalive").unwrap_or(without.keepalive),
+        unknown: Default::default(),
     }
 }

@@ -318,11 +318,18 @@ impl Next<'_> {
                 let before = self.state.tenant(self.request.service.as_str(), tenant.as_str());
                 let keeps = self.request.author == Author::Autopilot;
                 let by = before.filter(|_| keeps).and_then(|own| own.by.clone());
-                let own = TenantState { format: DOCUMENT_FORMAT, revision: self.revision, split, by };
+                let own = self.own(tenant, split, by);
                 self.writes.tenants.push((tenant.clone(), Some(own)));
             }
         }
         Ok(())
+    }
+
+    /// A tenant's document with this split, and with what a newer release keeps there.
+    pub(super) fn own(&self, tenant: &TenantName, split: Split, by: Option<RolloutId>) -> TenantState {
+        let before = self.state.tenant(self.request.service.as_str(), tenant.as_str());
+        let unknown = before.map(|own| own.unknown.clone()).unwrap_or_default();
+        TenantState { format: DOCUMENT_FORMAT, revision: self.revision, split, by, unknown }
     }
 
     pub(super) fn edit(&mut self) -> Result<&mut ServiceState, ChangeError> {
@@ -430,7 +437,12 @@ impl Next<'_> {
         let weights = weights_without(&before, &canaries, &live.baseline)?;
         let named =
             canaries.iter().max_by_key(|c| before.share(c.as_str())).cloned().unwrap_or_else(|| live.baseline.clone());
-        let rolled_back = RolledBack { version: named.clone(), at_ms: self.now_ms, event: self.next_event };
+        let rolled_back = RolledBack {
+            version: named.clone(),
+            at_ms: self.now_ms,
+            event: self.next_event,
+            unknown: Default::default(),
+        };
         let mut next = now.reweighted(&weights, &live.baseline, now.salt, self.revision);
         next.rolled_back = Some(rolled_back.clone());
         if *scope != Scope::Service {
@@ -443,8 +455,11 @@ impl Next<'_> {
             let revision = self.revision;
             let edit = self.edit()?;
             for canary in &canaries {
-                let rolled_back = RolledBack { version: canary.clone(), ..rolled_back };
-                edit.bars.insert(canary.clone(), Bar { revision, to: live.baseline.clone(), rolled_back });
+                let rolled_back = RolledBack { version: canary.clone(), ..rolled_back.clone() };
+                edit.bars.insert(
+                    canary.clone(),
+                    Bar { revision, to: live.baseline.clone(), rolled_back, unknown: Default::default() },
+                );
             }
         }
         let after = json!({ "weights": weights, "pins_left": pins_to(&live.pins, &canaries) });

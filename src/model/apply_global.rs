@@ -87,6 +87,7 @@ impl Next<'_> {
             reason: self.request.reason.clone(),
             since_ms: before.map_or(now_ms, |before| before.since_ms),
             until_ms,
+            unknown: before.map(|before| before.unknown.clone()).unwrap_or_default(),
         };
         let after = json!(freeze);
         self.event(EventKind::FreezeSet, None, json!(before), after.clone());
@@ -182,8 +183,13 @@ impl Next<'_> {
             Scope::Tenant(tenant) => Some((tenant, step.after)),
             _ => None,
         });
-        let tenants: Vec<_> =
-            tenants.map(|(tenant, after)| (tenant, after.map(|split| own(split, revision)))).collect();
+        let tenants: Vec<_> = tenants
+            .map(|(tenant, after)| {
+                let before = self.before.tenant(service.as_str(), tenant.as_str());
+                let own = after.map(|split| own(before, split, revision));
+                (tenant, own)
+            })
+            .collect();
         for (tenant, own) in &tenants {
             let key = DocumentKey::Tenant(service.clone(), tenant.clone());
             match own {
@@ -268,8 +274,10 @@ fn told(name: &SnapshotName, restore: &ServiceRestore) -> Value {
     })
 }
 
-fn own(split: Split, revision: u64) -> TenantState {
-    TenantState { format: DOCUMENT_FORMAT, revision, split, by: None }
+/// A tenant's document with this split, and with what a newer release keeps there.
+fn own(before: Option<&TenantState>, split: Split, revision: u64) -> TenantState {
+    let unknown = before.map(|own| own.unknown.clone()).unwrap_or_default();
+    TenantState { format: DOCUMENT_FORMAT, revision, split, by: None, unknown }
 }
 
 /// The tenants after these changes.

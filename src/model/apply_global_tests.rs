@@ -371,7 +371,10 @@ fn many_tenants_go_back_in_one_commit() {
     let names: Vec<_> = (0..3_000).map(|n| format!("t{n}")).collect();
     let own = |name: &String, text: &str, revision| {
         let split = Split::new(&weights(text), &version("1"), 7, revision);
-        (TenantName::new(name).unwrap(), TenantState { format: DOCUMENT_FORMAT, revision, split, by: None })
+        (
+            TenantName::new(name).unwrap(),
+            TenantState { format: DOCUMENT_FORMAT, revision, split, by: None, unknown: Default::default() },
+        )
     };
     let all = names[..2_000].iter().map(|name| own(name, "1=90 2=10", 2));
     house.state.tenants.insert(service(API), all.collect());

@@ -49,7 +49,8 @@ impl Next<'_> {
             None => all.service.clone(),
         };
         let since_ms = before.as_ref().map_or(now_ms, |b| b.since_ms);
-        let after = Maintenance { message: message.to_owned(), retry_after_s, author, since_ms };
+        let unknown = before.as_ref().map(|b| b.unknown.clone()).unwrap_or_default();
+        let after = Maintenance { message: message.to_owned(), retry_after_s, author, since_ms, unknown };
         match tenant {
             Some(tenant) => drop(all.tenants.insert(tenant.clone(), after.clone())),
             None => all.service = Some(after.clone()),
@@ -112,7 +113,7 @@ impl Next<'_> {
             return Err(ChangeError::Invalid(format!("at most {} versions may be disabled", Disabled::MAX)));
         }
         let (revision, at_ms, event) = (self.revision, self.now_ms, self.next_event);
-        let rolled_back = RolledBack { version: version.clone(), at_ms, event };
+        let rolled_back = RolledBack { version: version.clone(), at_ms, event, unknown: Default::default() };
         let before = live.weights_in_effect(&live.split);
         let held = live.split.intended().share(version.as_str());
         let gone = std::slice::from_ref(version);
@@ -125,9 +126,14 @@ impl Next<'_> {
             edit.split = live.split.reweighted(&weights, &live.baseline, live.split.salt, revision);
             edit.split.rolled_back = Some(rolled_back.clone());
         }
-        edit.bars.insert(version.clone(), Bar { revision, to: live.baseline.clone(), rolled_back });
-        let since_ms = live.disabled.get(version).map_or(at_ms, |d| d.since_ms);
-        edit.disabled.insert(version.clone(), Disabled { author, reason, since_ms });
+        edit.bars.insert(
+            version.clone(),
+            Bar { revision, to: live.baseline.clone(), rolled_back, unknown: Default::default() },
+        );
+        let before_that = live.disabled.get(version);
+        let since_ms = before_that.map_or(at_ms, |d| d.since_ms);
+        let unknown = before_that.map(|d| d.unknown.clone()).unwrap_or_default();
+        edit.disabled.insert(version.clone(), Disabled { author, reason, since_ms, unknown });
         let suspended = suspend(&mut edit.pins, version);
         let was = live.disabled.contains_key(version);
         let before = json!({ "disabled": was, "weights": before });

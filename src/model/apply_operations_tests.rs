@@ -119,7 +119,12 @@ fn a_disabled_version_leaves_every_split_by_one_document() {
     let pins = &house.live().pins;
     assert_eq!(pins.tenants["acme"], Pin::Suspended(version("2")));
     assert_eq!(pins.users["bob"], Pin::Version(version("3")));
-    let expected = Disabled { author: person(), reason: "because".to_owned(), since_ms: done.commit.events[0].at_ms };
+    let expected = Disabled {
+        author: person(),
+        reason: "because".to_owned(),
+        since_ms: done.commit.events[0].at_ms,
+        unknown: Default::default(),
+    };
     assert_eq!(house.live().disabled[&version("2")], expected);
 }
 

@@ -132,6 +132,7 @@ impl Next<'_> {
             follows: None,
             followed_by: None,
             not_followed: None,
+            unknown: Default::default(),
         })
     }
 
@@ -280,7 +281,8 @@ impl Next<'_> {
             C::Gate { key, open, said } => {
                 let record = written.rollout.gates.entry(key.clone()).or_default();
                 let failures = if *open { 0 } else { record.failures + 1 };
-                *record = GateRecord { open: *open, failures, said: said.clone(), at_ms: now_ms };
+                let unknown = std::mem::take(&mut record.unknown);
+                *record = GateRecord { open: *open, failures, said: said.clone(), at_ms: now_ms, unknown };
                 Ok(EventKind::RolloutGate)
             }
             C::Count { failed_requests } => {
@@ -297,7 +299,8 @@ impl Next<'_> {
 
     fn pause(&self, written: &mut WrittenRollout, kind: PauseKind) {
         let (author, reason) = (self.request.author.clone(), self.request.reason.clone());
-        written.rollout.paused = Some(Pause { kind, author, reason, since_ms: self.now_ms });
+        written.rollout.paused =
+            Some(Pause { kind, author, reason, since_ms: self.now_ms, unknown: Default::default() });
     }
 
     /// Whoever resumes has looked at what stopped it: gates may be asked again, and splits that others set are the

@@ -189,6 +189,7 @@ fn no_step_without_its_gate_and_its_approval() {
         url: "http://127.0.0.1:1/".to_owned(),
         secret: None,
         timeout_ms: 1_000,
+        unknown: Default::default(),
     };
     let mut spec = plan(&[10, 100]);
     spec.gates = vec![gate("migrate", GateAt::BeforeStep), gate("done", GateAt::Completion)];
@@ -396,6 +397,7 @@ fn what_was_asked_for_before_a_freeze_or_a_rollback_comes_too_late() {
         reason: String::new(),
         since_ms: 0,
         until_ms: None,
+        unknown: Default::default(),
     });
     let enter = RolloutCommand::Enter { stage: Stage::default(), only: None };
     assert!(matches!(house.machine(&id, enter), Err(ChangeError::Nothing(_))), "everything is frozen");
@@ -623,6 +625,7 @@ fn only_the_service_goes_through_versions_and_only_those_that_may_follow() {
         host: None,
         deprecated: None,
         upgrade_from: vec![version("2"), version("3")],
+        unknown: Default::default(),
     };
     house.does(Change::PutVersion(version("4"), Arc::new(registered)));
     let to = |to: &str, then: &[&str]| {

@@ -62,8 +62,12 @@ impl Next<'_> {
 
     pub(super) fn set_hold(&mut self) -> Result<Outcome, ChangeError> {
         self.not_by_autopilot()?;
-        let hold =
-            Hold { author: self.request.author.clone(), reason: self.request.reason.clone(), since_ms: self.now_ms };
+        let hold = Hold {
+            author: self.request.author.clone(),
+            reason: self.request.reason.clone(),
+            since_ms: self.now_ms,
+            unknown: Default::default(),
+        };
         let before = json!(self.live()?.hold);
         let after = json!(hold);
         self.edit()?.hold = Some(hold);

@@ -61,6 +61,7 @@ fn some_version(port: u16) -> Arc<VersionSpec> {
         host: None,
         deprecated: None,
         upgrade_from: Vec::new(),
+        unknown: Default::default(),
     })
 }
 
@@ -638,7 +639,8 @@ mod going_back {
         assert_eq!((event.version.as_ref(), event.cause.as_deref()), (Some(&version("2")), Some("errors")));
         assert_eq!(event.first_bad_to_rollback_ms, Some(event.at_ms - 1));
         assert_eq!(house.live().pins.len(), 2, "pins stay");
-        let left = RolledBack { version: version("2"), at_ms: event.at_ms, event: event.id };
+        let left =
+            RolledBack { version: version("2"), at_ms: event.at_ms, event: event.id, unknown: Default::default() };
         assert_eq!(house.live().split.rolled_back, Some(left));
         for canary in ["2", "3"] {
             let bar = &house.live().bars[canary];

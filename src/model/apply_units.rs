@@ -8,7 +8,6 @@ use serde_json::json;
 use super::apply::{Next, Outcome, as_in_effect, inherited};
 use super::apply_rollout::{WrittenRollout, covers, not_now};
 use super::change::{Change, ChangeError, NewRollout};
-use super::document::DOCUMENT_FORMAT;
 use super::event::{Author, EventKind};
 use super::names::{RolloutId, TenantName, VersionName};
 use super::rollout::{
@@ -64,8 +63,7 @@ impl Next<'_> {
             let Scope::Tenant(tenant) = &unit.scope else { continue };
             let (split, owner) = self.current(&unit.scope)?;
             if owner != unit.scope {
-                let by = Some(rollout.id.clone());
-                let own = TenantState { format: DOCUMENT_FORMAT, revision: self.revision, split, by };
+                let own = self.own(tenant, split, Some(rollout.id.clone()));
                 self.writes.tenants.push((tenant.clone(), Some(own)));
             }
         }
@@ -141,8 +139,7 @@ impl Next<'_> {
 
     fn put_rollout_split(&mut self, id: &RolloutId, scope: &Scope, split: Split) -> Result<(), ChangeError> {
         let Scope::Tenant(tenant) = scope else { return self.put_split(scope, split) };
-        let by = Some(id.clone());
-        let own = TenantState { format: DOCUMENT_FORMAT, revision: self.revision, split, by };
+        let own = self.own(tenant, split, Some(id.clone()));
         self.writes.tenants.push((tenant.clone(), Some(own)));
         Ok(())
     }
@@ -165,7 +162,8 @@ impl Next<'_> {
             if waits && rollout.paused.is_none() {
                 let reason = "the canary tenants are through; resume to let the others follow".to_owned();
                 let (author, since_ms) = (Author::Autopilot, self.now_ms);
-                written.rollout.paused = Some(Pause { kind: PauseKind::Canary, author, reason, since_ms });
+                written.rollout.paused =
+                    Some(Pause { kind: PauseKind::Canary, author, reason, since_ms, unknown: Default::default() });
             }
             written.rollout.stage = next;
             written.rollout.in_effect = false;
@@ -243,7 +241,14 @@ impl Next<'_> {
         at_once: bool,
     ) -> Result<EventKind, ChangeError> {
         let (author, reason) = (self.request.author.clone(), self.request.reason.clone());
-        let back = GoingBack { cause: cause.to_owned(), author, reason, since_ms: self.now_ms, step: 0 };
+        let back = GoingBack {
+            cause: cause.to_owned(),
+            author,
+            reason,
+            since_ms: self.now_ms,
+            step: 0,
+            unknown: Default::default(),
+        };
         if written.rollout.phase == Phase::GoingBack && !at_once {
             return Err(not_now(&written.rollout, "goes back already; ask for all of it at once".to_owned()));
         }
@@ -308,7 +313,8 @@ impl Next<'_> {
     fn revert(&mut self, written: &mut WrittenRollout) -> Result<(), ChangeError> {
         let rollout = written.rollout.clone();
         let (from, to) = (rollout.spec.from.clone(), rollout.spec.to.clone());
-        let rolled_back = RolledBack { version: to.clone(), at_ms: self.now_ms, event: self.next_event };
+        let rolled_back =
+            RolledBack { version: to.clone(), at_ms: self.now_ms, event: self.next_event, unknown: Default::default() };
         let mine = self.mine(written)?;
         if rollout.spec.target == Target::Service {
             // One document for a million tenants: the bar takes back what every split from before it gives.
@@ -320,7 +326,7 @@ impl Next<'_> {
             edit.baseline = if edit.baseline == to { from.clone() } else { edit.baseline.clone() };
             edit.split = as_in_effect(&live, live.split.clone()).reweighted(&kept, &from, live.split.salt, revision);
             edit.split.rolled_back = Some(rolled_back.clone());
-            edit.bars.insert(to.clone(), Bar { revision, to: from, rolled_back });
+            edit.bars.insert(to.clone(), Bar { revision, to: from, rolled_back, unknown: Default::default() });
         } else {
             let live = self.live()?.clone();
             for (_, unit) in &mine {
@@ -389,7 +395,8 @@ impl Next<'_> {
             self.request.reason
         );
         let (author, since_ms) = (Author::Autopilot, self.now_ms);
-        written.rollout.paused = Some(Pause { kind: PauseKind::NoReturn, author, reason, since_ms });
+        written.rollout.paused =
+            Some(Pause { kind: PauseKind::NoReturn, author, reason, since_ms, unknown: Default::default() });
         let after = json!({ "phase": rollout.phase, "step": rollout.stage.to_string(), "paused": "no_return" });
         let mut outcome = Outcome::new(EventKind::RolloutPaused, serde_json::Value::Null, after);
         outcome.rollout = Some(rollout.id.clone());
@@ -489,7 +496,13 @@ impl Next<'_> {
             // Without its widest unit a rollout has nothing to do, so a person has to say what shall become of it.
             (_, UnitStatus::InProgress) => {
                 let since_ms = self.now_ms;
-                written.rollout.paused = Some(Pause { kind: PauseKind::Overridden, author, reason: why, since_ms });
+                written.rollout.paused = Some(Pause {
+                    kind: PauseKind::Overridden,
+                    author,
+                    reason: why,
+                    since_ms,
+                    unknown: Default::default(),
+                });
             }
             _ => return false,
         }

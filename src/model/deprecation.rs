@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::unknown::Unknown;
+
 /// What clients of a deprecated version are told. Times are seconds since the Unix epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deprecation {
@@ -13,4 +15,7 @@ pub struct Deprecation {
     /// Page about it: an absolute `http` or `https` address of visible ASCII without `<`, `>` and `"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<String>,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }

@@ -8,6 +8,7 @@ use super::document::DocumentKey;
 use super::event::Author;
 use super::names::{ServiceName, SnapshotName};
 use super::snapshot::{Snapshot, SnapshotSummary};
+use super::unknown::Unknown;
 
 /// A person's word that no automation may advance any rollout of any service. Shifting back goes on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +27,9 @@ pub struct Freeze {
     /// When it ends by itself, in milliseconds since the Unix epoch; without it, when somebody ends it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until_ms: Option<u64>,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 impl Freeze {

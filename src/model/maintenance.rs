@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::Author;
 use super::names::TenantName;
+use super::unknown::Unknown;
 
 /// A service or a tenant is not served for now; clients are told when to come back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +21,9 @@ pub struct Maintenance {
     pub author: Author,
     /// When it began, in milliseconds since the Unix epoch.
     pub since_ms: u64,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 impl Maintenance {
@@ -40,12 +44,15 @@ pub struct InMaintenance {
     /// Single tenants.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tenants: BTreeMap<TenantName, Maintenance>,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 impl InMaintenance {
-    /// Whether everything is served.
+    /// Whether everything is served, and a newer release put nothing beside that.
     pub fn is_empty(&self) -> bool {
-        self.service.is_none() && self.tenants.is_empty()
+        self.service.is_none() && self.tenants.is_empty() && self.unknown.is_empty()
     }
 
     /// What holds for a tenant: its own maintenance before the service's.
@@ -64,6 +71,9 @@ pub struct Disabled {
     pub reason: String,
     /// When, in milliseconds since the Unix epoch.
     pub since_ms: u64,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 impl Disabled {

@@ -40,6 +40,7 @@ mod state;
 mod stored;
 mod streams;
 mod tenant_map;
+mod unknown;
 mod updated;
 
 pub use apply_rollout::archived_units;
@@ -81,4 +82,5 @@ pub use state::{Bar, Hold, LiveRollout, Pin, Pins, Scope, ServiceState, State, T
 pub use stored::DocumentError;
 pub use streams::{OnShift, StreamsSpec};
 pub use tenant_map::TenantMap;
+pub use unknown::Unknown;
 pub use updated::Updated;

@@ -295,7 +295,7 @@ impl<'a> Plan<'a> {
 
     fn pins(&mut self) -> Vec<(PinTarget, Option<Pin>, Option<Pin>)> {
         let (was, now) = (&self.was.pins, &self.live.pins);
-        let mut after = Pins::default();
+        let mut after = Pins { unknown: now.unknown.clone(), ..Pins::default() };
         for (tenant, pin) in &was.tenants {
             let target = PinTarget::Tenant(tenant.clone());
             let pin = self.allowed_pin(&target, pin, now.tenants.get(tenant), self.of_tenant(tenant));

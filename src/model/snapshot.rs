@@ -15,6 +15,7 @@ use super::share::Weights;
 use super::split::{Slices, Split};
 use super::state::{Hold, Pins, ServiceState, State};
 use super::stored::body_of;
+use super::unknown::Unknown;
 
 /// Tenants in one document of the archive: about half a megabyte, so that no value is too large for a store.
 const PART: usize = 10_000;
@@ -34,10 +35,13 @@ pub struct SnapshotSummary {
     pub revision: u64,
     /// What it has of each service.
     pub services: BTreeMap<ServiceName, SnapshotCounts>,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// How much a snapshot has of one service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotCounts {
     /// Groups with a split of their own.
     pub groups: usize,
@@ -49,6 +53,9 @@ pub struct SnapshotCounts {
     pub held: bool,
     /// Documents in the archive.
     pub parts: usize,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// The list of snapshots, one document of the state.
@@ -61,6 +68,9 @@ pub struct Snapshots {
     pub revision: u64,
     /// By name.
     pub all: BTreeMap<SnapshotName, SnapshotSummary>,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 impl Snapshots {
@@ -137,7 +147,7 @@ impl Snapshot {
     /// What the list of snapshots tells of it.
     pub fn summary(&self, author: Author, reason: String, at_ms: u64) -> SnapshotSummary {
         let services = self.services.iter().map(|(name, service)| (name.clone(), service.counts())).collect();
-        SnapshotSummary { author, reason, at_ms, revision: self.revision, services }
+        SnapshotSummary { author, reason, at_ms, revision: self.revision, services, unknown: Default::default() }
     }
 
     /// What goes to the archive.
@@ -217,6 +227,7 @@ impl ServiceSnapshot {
             pins: self.pins.len(),
             held: self.hold.is_some(),
             parts: self.tenants.len().div_ceil(PART).max(1),
+            unknown: Default::default(),
         }
     }
 
@@ -284,6 +295,7 @@ impl SplitSnapshot {
             brake: None,
             rolled_back: None,
             recalls: Default::default(),
+            unknown: Default::default(),
         }
     }
 
@@ -330,7 +342,13 @@ mod tests {
             let rest = BasisPoints::new(10_000 - (n % 50) as u16).unwrap();
             let weights = Weights::new([(version("2"), canary), (version("1"), rest)]).unwrap();
             let split = Split::new(&weights, &version("1"), u64::MAX - n, n);
-            let own = crate::model::TenantState { format: DOCUMENT_FORMAT, revision: n, split, by: None };
+            let own = crate::model::TenantState {
+                format: DOCUMENT_FORMAT,
+                revision: n,
+                split,
+                by: None,
+                unknown: Default::default(),
+            };
             (TenantName::new(&format!("t{n}")).unwrap(), own)
         });
         state.tenants.insert(service.clone(), tenants.collect());

@@ -18,6 +18,7 @@ use super::schedule::Schedule;
 use super::shadow::ShadowSpec;
 use super::share::{BasisPoints, Weights};
 use super::streams::StreamsSpec;
+use super::unknown::Unknown;
 
 /// Everything the routes are compiled from besides the state.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -328,6 +329,9 @@ pub struct VersionSpec {
     /// Versions from which a service may go to it directly; empty: from any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub upgrade_from: Vec<VersionName>,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// An address of a version.
@@ -422,6 +426,9 @@ pub struct HealthSpec {
     pub healthy_after: u32,
     /// Failed checks in a row until an endpoint counts as unhealthy.
     pub unhealthy_after: u32,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 impl Default for HealthSpec {
@@ -432,12 +439,13 @@ impl Default for HealthSpec {
             timeout: Duration::from_secs(1),
             healthy_after: 2,
             unhealthy_after: 3,
+            unknown: Default::default(),
         }
     }
 }
 
 /// Deadlines towards the endpoints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timeouts {
     /// Until a connection stands, TLS included.
     pub connect: Duration,
@@ -452,6 +460,9 @@ pub struct Timeouts {
     pub stream: Duration,
     /// How long an unused connection is kept; stay below the endpoint's own keep-alive.
     pub keepalive: Duration,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 impl Default for Timeouts {
@@ -463,6 +474,7 @@ impl Default for Timeouts {
             idle: Duration::from_secs(60),
             stream: Duration::from_secs(3600),
             keepalive: Duration::from_secs(30),
+            unknown: Default::default(),
         }
     }
 }
@@ -474,6 +486,9 @@ pub struct Rewrite {
     pub from: String,
     /// What stands there instead, begins with `/`.
     pub to: String,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// TLS towards the endpoints.
@@ -492,6 +507,9 @@ pub struct UpstreamTls {
     /// What the proxy shows to endpoints that ask for a certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<ClientFiles>,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// Files of a client certificate, seen from the configuration's folder.
@@ -501,6 +519,9 @@ pub struct ClientFiles {
     pub cert: String,
     /// Its private key.
     pub key: String,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 impl ServiceSpec {

@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use super::names::VersionName;
 use super::recall::Recalls;
 use super::share::{BUCKETS, BasisPoints, Weights};
+use super::unknown::Unknown;
 
 /// One of the 10 000 places a key can fall into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -37,6 +38,7 @@ impl Bucket {
 
 /// Consecutive buckets that belong to one version. A slice begins where the one before it ends.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Slice {
     /// First bucket after this slice, 1 to 10 000.
     pub end: u16,
@@ -55,6 +57,9 @@ pub struct Brake {
     /// Set when the scope has no split of its own: the attempt of the split it follows. A newer attempt there ends this brake.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follows: Option<u64>,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// What a rollback left behind, so that people see why a split stands as it does.
@@ -66,6 +71,9 @@ pub struct RolledBack {
     pub at_ms: u64,
     /// The event that tells the reason and the evidence.
     pub event: u64,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// Which share of the keys each version gets, for one scope.
@@ -88,6 +96,9 @@ pub struct Split {
     /// Rollbacks of this scope, for sessions that began before them.
     #[serde(default, skip_serializing_if = "Recalls::is_empty")]
     pub recalls: Recalls,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 impl Split {
@@ -109,6 +120,7 @@ impl Split {
             brake: None,
             rolled_back: None,
             recalls: Recalls::default(),
+            unknown: Default::default(),
         }
     }
 
@@ -148,6 +160,7 @@ impl Split {
             brake: None,
             rolled_back: None,
             recalls: self.recalls.clone(),
+            unknown: Default::default(),
         }
     }
 
@@ -173,7 +186,7 @@ impl Split {
         Some(Self {
             epoch: revision,
             slices: move_buckets(&self.slices, &weights),
-            brake: Some(Box::new(Brake { slices: self.slices.clone(), follows: None })),
+            brake: Some(Box::new(Brake { slices: self.slices.clone(), follows: None, unknown: Default::default() })),
             ..self.clone()
         })
     }

@@ -20,6 +20,7 @@ use super::snapshot::Snapshots;
 use super::spec::VersionSpec;
 use super::split::{Bucket, RolledBack, Slice, Slices, Split};
 use super::tenant_map::TenantMap;
+use super::unknown::Unknown;
 
 /// Everything that is not the process's own settings, at one revision.
 #[derive(Debug, Clone, Default)]
@@ -80,6 +81,9 @@ pub struct ServiceState {
     /// Versions that get no traffic, however it would come to them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub disabled: BTreeMap<VersionName, Disabled>,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// A version that lost all its traffic in every scope.
@@ -92,6 +96,9 @@ pub struct Bar {
     pub to: VersionName,
     /// What the rollback left behind.
     pub rolled_back: RolledBack,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// A person's word that automation may not advance.
@@ -103,6 +110,9 @@ pub struct Hold {
     pub reason: String,
     /// When, in milliseconds since the Unix epoch.
     pub since_ms: u64,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// Pins of a service.
@@ -117,15 +127,18 @@ pub struct Pins {
     /// By group.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub groups: BTreeMap<GroupName, Pin>,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 impl Pins {
     /// The most pins that one service may have.
     pub const MAX: usize = 10_000;
 
-    /// Whether there are none.
+    /// Whether there are none, and nothing that a newer release put beside them.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len() == 0 && self.unknown.is_empty()
     }
 
     /// How many there are.
@@ -173,6 +186,9 @@ pub struct TenantState {
     /// The rollout that made it; none: a person did, or the guard for a tenant that had none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<RolloutId>,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// Which part of a service a change or a verdict is about.
@@ -220,6 +236,7 @@ impl ServiceState {
             bars: BTreeMap::new(),
             maintenance: InMaintenance::default(),
             disabled: BTreeMap::new(),
+            unknown: Default::default(),
         }
     }
 

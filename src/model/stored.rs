@@ -97,17 +97,41 @@ impl Stored for Snapshots {
 /// Reads one document.
 pub(super) fn read<T: Stored>(document: &Document) -> Result<T, DocumentError> {
     let unreadable = |detail: String| DocumentError { key: document.key.clone(), detail };
-    let mut stored: T = serde_json::from_str(&document.body).map_err(|e| unreadable(e.to_string()))?;
-    let format = stored.format();
-    if format > DOCUMENT_FORMAT {
-        let detail = format!("its format is {format}, this release knows formats up to {DOCUMENT_FORMAT}");
-        return Err(unreadable(detail));
+    let mut stored: T = serde_json::from_str(&document.body)
+        .map_err(|e| newer(document).unwrap_or_else(|| unreadable(e.to_string())))?;
+    if stored.format() > DOCUMENT_FORMAT {
+        return Err(too_new(document, stored.format()));
     }
     if !stored.is_sound() {
         return Err(unreadable("the slices of a split are not complete".to_owned()));
     }
     stored.stamp(document.revision);
     Ok(stored)
+}
+
+/// A format that this release does not know may look like anything, so what is wrong with it must not be said in terms of
+/// the known one.
+fn newer(document: &Document) -> Option<DocumentError> {
+    #[derive(serde::Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    let Format { format } = serde_json::from_str(&document.body).ok()?;
+    (format > DOCUMENT_FORMAT).then(|| too_new(document, format))
+}
+
+fn too_new(document: &Document, format: u32) -> DocumentError {
+    let detail = format!(
+        "its format is {format}, this release knows formats up to {DOCUMENT_FORMAT}; it was written by a newer release, \
+         so start that one"
+    );
+    DocumentError { key: document.key.clone(), detail }
+}
+
+/// The error, or the newer format that is behind it: units say no format of their own, and those of a newer rollout may be
+/// what could not be read.
+pub(super) fn said_plainly(error: DocumentError, documents: &[Document]) -> DocumentError {
+    documents.iter().find_map(newer).unwrap_or(error)
 }
 
 /// Reads one page of a rollout's units. The format is that of the rollout.
@@ -129,6 +153,10 @@ impl State {
     /// # Errors
     /// [`DocumentError`] names the document that cannot be read.
     pub fn from_documents(revision: u64, documents: &[Document]) -> Result<Self, DocumentError> {
+        Self::read_all(revision, documents).map_err(|e| said_plainly(e, documents))
+    }
+
+    fn read_all(revision: u64, documents: &[Document]) -> Result<Self, DocumentError> {
         let mut state = Self { revision, ..Self::default() };
         let mut tenants: BTreeMap<&ServiceName, Vec<(TenantName, TenantState)>> = BTreeMap::new();
         let mut names = BTreeSet::new();

@@ -205,7 +205,7 @@ mod tests {
     fn state(revision: u64) -> TenantState {
         let version = VersionName::new("1").unwrap();
         let split = Split::new(&Weights::all_on(version.clone()), &version, 0, revision);
-        TenantState { format: DOCUMENT_FORMAT, revision, split, by: None }
+        TenantState { format: DOCUMENT_FORMAT, revision, split, by: None, unknown: Default::default() }
     }
 
     fn name(n: u16) -> TenantName {

@@ -10,7 +10,7 @@ use super::document::{Document, DocumentKey};
 use super::names::{RolloutId, ServiceName, TenantName, VersionName};
 use super::rollout::{Rollout, Unit, Units};
 use super::state::{LiveRollout, State, TenantState};
-use super::stored::{DocumentError, read, read_units};
+use super::stored::{DocumentError, read, read_units, said_plainly};
 
 /// A state after documents were written and removed, and what depends on those.
 #[derive(Debug, Clone)]
@@ -37,7 +37,7 @@ impl State {
         let updated = Updated { state, services: BTreeSet::new(), secrets: false };
         let mut next = Next { before: self, updated, rollouts: BTreeMap::new(), names: BTreeMap::new() };
         deletes.iter().for_each(|key| next.remove(key));
-        puts.iter().try_for_each(|document| next.write(document))?;
+        puts.iter().try_for_each(|document| next.write(document)).map_err(|e| said_plainly(e, puts))?;
         Ok(next.finish())
     }
 }

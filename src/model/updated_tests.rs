@@ -103,7 +103,7 @@ fn start(kind: u8) -> ChangeRequest {
         2 => (Target::Tenants, vec![many()]),
         _ => (Target::Groups(Vec::new()), vec![vec![of_group("beta")], vec![of_group("early")]]),
     };
-    let tolerate = Tolerance { tenants: Some(1_000), share: None };
+    let tolerate = Tolerance { tenants: Some(1_000), share: None, unknown: Default::default() };
     let spec = RolloutSpec { target, tolerate, ..plan(&[10, 50, 100]) };
     asked(Change::StartRollout(Box::new(NewRollout { spec, batches, left: Vec::new() })))
 }

@@ -75,7 +75,7 @@ mod tests {
         let members = ["loud", "z"].map(|n| TenantName::new(n).unwrap());
         let groups = BTreeMap::from([(group.clone(), BTreeSet::from(members))]);
         let all = vec![candidate("a", 5.0), candidate("b", 0.0), candidate("loud", 90.0), candidate("z", 1.0)];
-        let order = Order { groups: vec![group], seed: None };
+        let order = Order { groups: vec![group], seed: None, unknown: Default::default() };
         let spec = RolloutSpec { batch: Some(3), order, ..plan_of(&[100]) };
         let batches = batches(&spec, all, &groups, Some(Scope::Service));
         assert_eq!(names(&batches), [vec!["z", "loud", "b"], vec!["a"], vec!["service"]]);
@@ -97,7 +97,7 @@ mod tests {
         #[test]
         fn everyone_goes_once(count in 0usize..300, size in 1u32..40, seed in prop::option::of(0u64..5), canary in 0u16..10_000) {
             let all = || (0..count).map(|i| candidate(&format!("t{i}"), (i % 7) as f64)).collect::<Vec<_>>();
-            let order = Order { groups: Vec::new(), seed };
+            let order = Order { groups: Vec::new(), seed, unknown: Default::default() };
             let canary = BasisPoints::new(canary).filter(|c| *c > BasisPoints::ZERO);
             let spec = RolloutSpec { batch: Some(size), order, canary, ..plan_of(&[100]) };
             let first = batches(&spec, all(), &BTreeMap::new(), None);

@@ -54,6 +54,7 @@ impl Case {
             follows: None,
             followed_by: None,
             not_followed: None,
+            unknown: Default::default(),
         };
         let baseline = VersionName::new("1").unwrap();
         let service = ServiceState::new(baseline.clone(), &Weights::all_on(baseline), 0, 1);
@@ -115,7 +116,15 @@ fn proof() -> ScopeEvidence {
 }
 
 fn gate(at: GateAt) -> Gate {
-    Gate { name: "g".to_owned(), at, step: None, url: String::new(), secret: None, timeout_ms: 1 }
+    Gate {
+        name: "g".to_owned(),
+        at,
+        step: None,
+        url: String::new(),
+        secret: None,
+        timeout_ms: 1,
+        unknown: Default::default(),
+    }
 }
 
 #[test]
@@ -143,7 +152,8 @@ fn a_gate_that_fails_is_asked_again_later_and_holds_after_the_third_time() {
     let mut spec = plan_of(&[10, 100]);
     spec.gates = vec![gate(GateAt::BeforeStep)];
     let mut case = Case::new(spec, Phase::Progressing);
-    let mut record = GateRecord { open: false, failures: 1, said: "503".to_owned(), at_ms: NOW };
+    let mut record =
+        GateRecord { open: false, failures: 1, said: "503".to_owned(), at_ms: NOW, unknown: Default::default() };
     case.live.rollout.gates.insert("g@1.1".to_owned(), record.clone());
     assert_eq!(case.waits(), WaitFor::Gate);
     case.now_ms = NOW - 1;
@@ -201,17 +211,21 @@ fn what_a_person_stopped_waits_and_still_goes_back() {
     let mut case = Case::baking(spec, 60_000);
     case.seen.add(&proof());
     let (author, reason) = (Author::File, "lunch".to_owned());
-    case.live.rollout.paused = Some(Pause { kind: PauseKind::Person, author, reason, since_ms: 0 });
+    case.live.rollout.paused =
+        Some(Pause { kind: PauseKind::Person, author, reason, since_ms: 0, unknown: Default::default() });
     assert_eq!(case.waits(), WaitFor::Person);
     case.seen.failed_requests = 11;
     assert!(matches!(case.does(), RolloutCommand::GoBack { cause, .. } if cause == "blast_radius"));
     case.seen.failed_requests = 10;
     case.live.rollout.paused = None;
-    let hold = Hold { author: Author::File, reason: "audit".to_owned(), since_ms: 0 };
+    let hold = Hold { author: Author::File, reason: "audit".to_owned(), since_ms: 0, unknown: Default::default() };
     case.service.hold = Some(hold);
     assert_eq!(case.waits(), WaitFor::Hold);
-    let rolled_back = RolledBack { version: "2".parse().unwrap(), at_ms: 0, event: 9 };
-    case.service.bars.insert("2".parse().unwrap(), Bar { revision: 6, to: "1".parse().unwrap(), rolled_back });
+    let rolled_back = RolledBack { version: "2".parse().unwrap(), at_ms: 0, event: 9, unknown: Default::default() };
+    case.service.bars.insert(
+        "2".parse().unwrap(),
+        Bar { revision: 6, to: "1".parse().unwrap(), rolled_back, unknown: Default::default() },
+    );
     assert!(matches!(case.does(), RolloutCommand::GoBack { at_once: true, .. }));
 }
 
@@ -229,7 +243,8 @@ fn too_many_tenants_going_back_take_all_back_unless_there_is_no_return() {
     case.live.rollout.counts.rolled_back = 2;
     assert_eq!(case.does(), RolloutCommand::Hold(PauseKind::NoReturn));
     let (author, reason) = (Author::Autopilot, String::new());
-    case.live.rollout.paused = Some(Pause { kind: PauseKind::NoReturn, author, reason, since_ms: 0 });
+    case.live.rollout.paused =
+        Some(Pause { kind: PauseKind::NoReturn, author, reason, since_ms: 0, unknown: Default::default() });
     assert_eq!(case.waits(), WaitFor::Person);
     (case.live.rollout.paused, case.live.rollout.accepted_back) = (None, Some(2));
     assert_eq!(case.waits(), WaitFor::Bake, "a person let it go on");
@@ -293,7 +308,8 @@ fn the_way_back_is_paced_and_the_end_is_told() {
     spec.gates = vec![gate(GateAt::Rollback)];
     let mut case = Case::new(spec, Phase::GoingBack);
     let (author, reason) = (Author::Autopilot, String::new());
-    case.live.rollout.going_back = Some(GoingBack { cause: "x".to_owned(), author, reason, since_ms: 0, step: 0 });
+    case.live.rollout.going_back =
+        Some(GoingBack { cause: "x".to_owned(), author, reason, since_ms: 0, step: 0, unknown: Default::default() });
     case.seen.observed_ms = 9_999;
     assert_eq!(case.waits(), WaitFor::Delay);
     case.seen.observed_ms = 10_000;

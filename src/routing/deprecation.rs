@@ -45,13 +45,20 @@ mod tests {
             since_s: 1_780_272_000,
             sunset_s: Some(1_798_675_200),
             link: Some("https://docs.example.com/v1".to_owned()),
+            unknown: Default::default(),
         };
         let headers = DeprecationHeaders::new(&spec).unwrap();
         assert_eq!(headers.deprecation, "@1780272000");
         assert_eq!(headers.sunset.unwrap(), "Thu, 31 Dec 2026 00:00:00 GMT");
         let link = "<https://docs.example.com/v1>; rel=\"deprecation\"; type=\"text/html\"";
         assert_eq!(headers.link.unwrap(), link);
-        let bare = DeprecationHeaders::new(&Deprecation { since_s: 784_111_777, sunset_s: None, link: None }).unwrap();
+        let bare = DeprecationHeaders::new(&Deprecation {
+            since_s: 784_111_777,
+            sunset_s: None,
+            link: None,
+            unknown: Default::default(),
+        })
+        .unwrap();
         assert_eq!((bare.deprecation, bare.sunset, bare.link), ("@784111777".parse().unwrap(), None, None));
         assert_eq!(http_date(784_111_777).unwrap(), "Sun, 06 Nov 1994 08:49:37 GMT", "the example of RFC 9110");
     }

@@ -18,7 +18,13 @@ pub async fn many_tenants(folder: &Path, tenants: usize) {
     let own = |n: usize| {
         let half = BasisPoints::from_percent(50.0).unwrap();
         let weights = Weights::new([(one.clone(), half), (VersionName::new("2.0.0").unwrap(), half)]).unwrap();
-        TenantState { format: DOCUMENT_FORMAT, revision: 1, split: Split::new(&weights, &one, n as u64, 1), by: None }
+        TenantState {
+            format: DOCUMENT_FORMAT,
+            revision: 1,
+            split: Split::new(&weights, &one, n as u64, 1),
+            by: None,
+            unknown: Default::default(),
+        }
     };
     let names = (0..tenants).map(|n| (TenantName::new(&format!("tenant-{n}")).unwrap(), own(n)));
     state.tenants.insert(service.clone(), names.collect());

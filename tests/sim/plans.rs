@@ -79,14 +79,23 @@ impl Draw<'_> {
             batch: dice.permille(500).then(|| dice.within(1, 5) as u32),
             batch_delay_ms: dice.below(3) * 20_000,
             canary: dice.permille(250).then(|| points(dice.within(500, 4_000))),
-            order: Order { groups: Vec::new(), seed: dice.permille(500).then(|| dice.next()) },
+            order: Order {
+                groups: Vec::new(),
+                seed: dice.permille(500).then(|| dice.next()),
+                unknown: Default::default(),
+            },
             on_insufficient,
             min_requests: dice.below(200),
             keep: points(*dice.pick(&[0, 500, 500, 5_000])),
-            tolerate: Tolerance { tenants: dice.permille(400).then(|| dice.below(4) as u32), share },
+            tolerate: Tolerance {
+                tenants: dice.permille(400).then(|| dice.below(4) as u32),
+                share,
+                unknown: Default::default(),
+            },
             blast_radius: BlastRadius {
                 tenants: None,
                 failed_requests: dice.permille(200).then(|| dice.within(50, 2_000)),
+                unknown: Default::default(),
             },
             back: back.iter().map(|n| points(*n)).collect(),
             back_every_ms: dice.within(0, 20) * 1_000,
@@ -95,6 +104,7 @@ impl Draw<'_> {
             gates: gates(dice),
             keep_warm_ms: 0,
             then: Vec::new(),
+            unknown: Default::default(),
         }
     }
 
@@ -106,7 +116,7 @@ impl Draw<'_> {
             let bake_ms = dice.within(0, 30) * 1_000;
             let max_bake_ms = bake_ms + dice.within(0, 60) * 1_000;
             let (approval, no_return) = (dice.permille(150), dice.permille(60));
-            Step { share: points(*share), bake_ms, max_bake_ms, approval, no_return }
+            Step { share: points(*share), bake_ms, max_bake_ms, approval, no_return, unknown: Default::default() }
         };
         shares.iter().map(one).collect()
     }
@@ -158,6 +168,7 @@ fn gates(dice: &mut Dice) -> Vec<Gate> {
         url: "http://127.0.0.1:1/".to_owned(),
         secret: None,
         timeout_ms: dice.within(1, 10) * 1_000,
+        unknown: Default::default(),
     };
     (0..count).map(one).collect()
 }

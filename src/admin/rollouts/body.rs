@@ -222,7 +222,7 @@ impl RolloutBody {
             batch: self.batch.as_ref().map(|b| b.size),
             batch_delay_ms: millis("batch.delay", delay, Duration::ZERO, LONGEST)?,
             canary,
-            order: Order { groups: self.order.groups.clone(), seed: self.order.random },
+            order: Order { groups: self.order.groups.clone(), seed: self.order.random, unknown: Default::default() },
             on_insufficient: self.on_insufficient.unwrap_or_default(),
             min_requests: self.min_requests.unwrap_or(100),
             keep: share("keep", self.keep.unwrap_or(5.0))?,
@@ -235,6 +235,7 @@ impl RolloutBody {
             gates,
             keep_warm_ms: millis("keep_warm", self.keep_warm.as_deref(), DAY, LONGEST)?,
             then: self.then.clone(),
+            unknown: Default::default(),
         };
         spec.check().map_err(|e| Problem::invalid(e.field, e.why))?;
         Ok(spec)
@@ -245,7 +246,14 @@ impl RolloutBody {
         let max_bake = self.max_bake.as_deref();
         let default_max = Duration::from_millis((bake * 10).max(3_600_000)).min(LONGEST);
         let max_bake_ms = millis("max_bake", max_bake, default_max, LONGEST)?;
-        let usual = |share| Step { share, bake_ms: bake, max_bake_ms, approval: false, no_return: false };
+        let usual = |share| Step {
+            share,
+            bake_ms: bake,
+            max_bake_ms,
+            approval: false,
+            no_return: false,
+            unknown: Default::default(),
+        };
         let Some(steps) = &self.steps else {
             let whole = self.strategy.is_some_and(|s| s != Strategy::Steps) || self.batch.is_some();
             let shares: &[u16] = if whole { &[10_000] } else { &[1_000, 2_500, 5_000, 10_000] };
@@ -268,6 +276,7 @@ impl RolloutBody {
                 max_bake_ms: millis(&part("max_bake"), body.max_bake.as_deref(), usual_max, LONGEST)?,
                 approval: body.approval,
                 no_return: body.no_return,
+                unknown: Default::default(),
             })
         };
         steps.iter().enumerate().map(read).collect()
@@ -284,18 +293,22 @@ impl RolloutBody {
 
     fn tolerate(&self) -> Result<Tolerance, Problem> {
         let Some(body) = &self.tolerate else {
-            return Ok(Tolerance { tenants: None, share: BasisPoints::new(1_000) });
+            return Ok(Tolerance { tenants: None, share: BasisPoints::new(1_000), unknown: Default::default() });
         };
         if body.tenants.is_none() && body.share.is_none() {
             return Err(Problem::invalid("tolerate", "is empty; allowed are tenants, share, or both"));
         }
         let share = body.share.map(|percent| share("tolerate.share", percent)).transpose()?;
-        Ok(Tolerance { tenants: body.tenants, share })
+        Ok(Tolerance { tenants: body.tenants, share, unknown: Default::default() })
     }
 
     fn blast_radius(&self) -> BlastRadius {
         let body = self.blast_radius.as_ref();
-        BlastRadius { tenants: body.and_then(|b| b.tenants), failed_requests: body.and_then(|b| b.failed_requests) }
+        BlastRadius {
+            tenants: body.and_then(|b| b.tenants),
+            failed_requests: body.and_then(|b| b.failed_requests),
+            unknown: Default::default(),
+        }
     }
 
     fn back(&self) -> Result<(Vec<BasisPoints>, u64), Problem> {
@@ -340,6 +353,7 @@ impl GateBody {
             url: self.url.clone(),
             secret: self.secret.clone(),
             timeout_ms: millis(&field("timeout"), timeout, Duration::from_secs(10), Duration::from_secs(300))?.max(1),
+            unknown: Default::default(),
         })
     }
 }

@@ -235,8 +235,12 @@ async fn a_store_that_is_away_or_was_written_by_another_process() {
     // Somebody else's commit makes ours conflict; it is taken over and the restore tried again.
     let view = api.control.view();
     let mut live = (**view.state.service("billing").unwrap()).clone();
-    live.hold =
-        Some(crate::model::Hold { author: crate::model::Author::File, reason: "theirs".to_owned(), since_ms: 1 });
+    live.hold = Some(crate::model::Hold {
+        author: crate::model::Author::File,
+        reason: "theirs".to_owned(),
+        since_ms: 1,
+        unknown: Default::default(),
+    });
     let key = DocumentKey::Service(crate::model::ServiceName::new("billing").unwrap());
     let (expected, revision) = (view.state.revision, view.state.revision + 1);
     let puts = vec![(key, serde_json::to_string(&live).unwrap())];

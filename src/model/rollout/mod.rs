@@ -24,6 +24,7 @@ pub(crate) use spec::tests::plan;
 
 use super::event::Author;
 use super::names::{RolloutId, ServiceName};
+use super::unknown::Unknown;
 
 /// One rollout, without its units.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -100,10 +101,14 @@ pub struct Rollout {
     /// Why none goes on from it although its plan names another version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_followed: Option<String>,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// A batch and a step in it, both counted from 0. As text, for people: `batch.step`, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Stage {
     /// The batch.
     pub batch: u32,
@@ -145,6 +150,9 @@ pub struct Pause {
     pub reason: String,
     /// When.
     pub since_ms: u64,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// What ends a pause is always a person; this says what the person has to look at.
@@ -177,6 +185,9 @@ pub struct GateRecord {
     pub said: String,
     /// When it said so.
     pub at_ms: u64,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 impl GateRecord {
@@ -197,6 +208,9 @@ pub struct GoingBack {
     pub since_ms: u64,
     /// How many of the steps back were taken.
     pub step: u32,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 impl Rollout {

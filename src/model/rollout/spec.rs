@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::names::{GroupName, VersionName};
 use crate::model::schedule::Schedule;
 use crate::model::share::BasisPoints;
+use crate::model::unknown::Unknown;
 
 /// The plan of a rollout, as it was started. Times in milliseconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,6 +63,9 @@ pub struct RolloutSpec {
     /// Versions to go on to when this rollout is complete, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub then: Vec<VersionName>,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 fn is_always(schedule: &Schedule) -> bool {
@@ -95,6 +99,9 @@ pub struct Step {
     /// From this step on, going back is for people to decide.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub no_return: bool,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// In which order tenants go. Whatever is equal goes by name.
@@ -106,6 +113,9 @@ pub struct Order {
     /// Seed of a random order; none: those with the least traffic first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// What happens to a step that is neither proven nor refuted after its longest bake time.
@@ -130,6 +140,9 @@ pub struct Tolerance {
     /// This share of the tenants that were moved so far; does not count below [`Tolerance::FEW`] tenants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<BasisPoints>,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 impl Tolerance {
@@ -152,6 +165,9 @@ pub struct BlastRadius {
     /// Requests of users that may fail on the new version; then all goes back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_requests: Option<u64>,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// Somebody who is asked by a webhook before the rollout goes on.
@@ -171,6 +187,9 @@ pub struct Gate {
     pub secret: Option<String>,
     /// How long an answer may take, in milliseconds.
     pub timeout_ms: u64,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 impl std::fmt::Debug for Gate {
@@ -315,6 +334,7 @@ pub(crate) mod tests {
             max_bake_ms: 600_000,
             approval: false,
             no_return: false,
+            unknown: Default::default(),
         };
         RolloutSpec {
             from: VersionName::new("1").unwrap(),
@@ -328,7 +348,7 @@ pub(crate) mod tests {
             on_insufficient: OnInsufficient::Hold,
             min_requests: 100,
             keep: BasisPoints::new(500).unwrap(),
-            tolerate: Tolerance { tenants: None, share: BasisPoints::new(1_000) },
+            tolerate: Tolerance { tenants: None, share: BasisPoints::new(1_000), unknown: Default::default() },
             blast_radius: BlastRadius::default(),
             back: Vec::new(),
             back_every_ms: 0,
@@ -337,6 +357,7 @@ pub(crate) mod tests {
             gates: Vec::new(),
             keep_warm_ms: 0,
             then: Vec::new(),
+            unknown: Default::default(),
         }
     }
 
@@ -376,11 +397,11 @@ pub(crate) mod tests {
 
     #[test]
     fn few_tenants_are_never_a_share() {
-        let share = Tolerance { tenants: None, share: BasisPoints::new(1_000) };
+        let share = Tolerance { tenants: None, share: BasisPoints::new(1_000), unknown: Default::default() };
         assert!(!share.is_exceeded(3, 3));
         assert!(share.is_exceeded(4, 39));
         assert!(!share.is_exceeded(4, 40));
-        let count = Tolerance { tenants: Some(2), share: None };
+        let count = Tolerance { tenants: Some(2), share: None, unknown: Default::default() };
         assert!(!count.is_exceeded(2, 2) && count.is_exceeded(3, 10_000));
     }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::model::state::Scope;
+use crate::model::unknown::Unknown;
 
 /// Units of one page, and of one document.
 pub const PAGE: usize = 200;
@@ -43,6 +44,9 @@ pub struct Unit {
     /// What that was based on.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub evidence: Value,
+    /// Fields that this release does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// What became of a unit.
@@ -98,6 +102,7 @@ impl UnitStatus {
 
 /// How many units have which status.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Counts {
     /// Their turn has not come.
     pub pending: u32,
@@ -298,6 +303,7 @@ impl Unit {
             event: None,
             note,
             evidence: Value::Null,
+            unknown: Default::default(),
         }
     }
 

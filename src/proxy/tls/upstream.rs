@@ -211,8 +211,12 @@ mod tests {
     use super::*;
 
     fn spec(ca: Option<&str>, client: Option<(&str, &str)>) -> UpstreamTls {
-        let client = client.map(|(cert, key)| ClientFiles { cert: cert.to_owned(), key: key.to_owned() });
-        UpstreamTls { ca: ca.map(str::to_owned), client, verify: true, server_name: None }
+        let client = client.map(|(cert, key)| ClientFiles {
+            cert: cert.to_owned(),
+            key: key.to_owned(),
+            unknown: Default::default(),
+        });
+        UpstreamTls { ca: ca.map(str::to_owned), client, verify: true, server_name: None, unknown: Default::default() }
     }
 
     #[test]
