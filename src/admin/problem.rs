@@ -139,6 +139,7 @@ impl From<SubmitError> for Problem {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "does_not_fit", error.to_string())
             }
             SubmitError::Store(_) => unavailable("store", 1).with_detail(chain(&error)),
+            SubmitError::NotUnderstood(_) => unavailable("not_understood", 60),
             SubmitError::ReadOnly => unavailable("read_only", 60),
             SubmitError::Unconfirmed { .. } => unavailable("unconfirmed", 1),
             SubmitError::HandedOver => unavailable("handed_over", 1),

@@ -6,8 +6,9 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::carry::Renumbered;
-use crate::analysis::{Fleet, Parameters, Signal, Signals};
+use crate::analysis::{Batch, Fleet, Parameters, Signal};
 use crate::model::{ServiceName, VersionName};
+use crate::telemetry::ScopeHandle;
 
 /// One version's evidence over all tenants.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -41,27 +42,29 @@ pub(super) struct FleetBreach {
 }
 
 impl Fleets {
-    /// Takes in what one scope saw.
+    /// Takes in what one scope saw. `attempt` is that of the service's split, `share` the canary's in the scope now.
     #[expect(clippy::too_many_arguments, reason = "one observation, spelt out")]
     pub fn add(
         &mut self,
         parameters: &Parameters,
-        service: &ServiceName,
+        scope: &ScopeHandle,
         canary: &VersionName,
         attempt: u64,
-        scope: u64,
         share: f64,
-        signals: &Signals,
+        batches: &[Batch],
         now_ms: u64,
     ) {
-        let key = (service.clone(), canary.clone());
+        let key = (scope.service.clone(), canary.clone());
         let entry =
             self.entries.entry(key).or_insert_with(|| Entry { fleet: Fleet::new(parameters), attempt, pending: false });
         if entry.attempt != attempt {
             entry.attempt = attempt;
             entry.fleet.step(now_ms);
         }
-        entry.fleet.add(now_ms, scope, share, signals.as_slice());
+        for batch in batches {
+            let share = batch.routed_share.max(share);
+            entry.fleet.add(now_ms, scope.tally.id(), share, batch.signals.as_slice());
+        }
     }
 
     /// The versions that go back for all.

@@ -75,6 +75,14 @@ pub struct Autopilot {
     report_done: mpsc::UnboundedSender<Done>,
 }
 
+/// What one look goes by.
+struct Look<'a> {
+    view: &'a View,
+    may: May,
+    now_us: u64,
+    now_ms: u64,
+}
+
 /// What was counted in a scope since the last look.
 struct Seen<'a> {
     news: &'a [TotalsDelta],
@@ -141,9 +149,10 @@ impl Autopilot {
             }
         }
         let mut wanted = Vec::new();
+        let look = Look { view: &view, may, now_us, now_ms };
         for handle in &scopes {
             let elsewhere = elsewhere.remove(&handle.tally.id()).unwrap_or_default();
-            self.look_at(&view, handle, elsewhere, may, now_us, &mut wanted);
+            self.look_at(&look, handle, elsewhere, &mut wanted);
         }
         if may != May::Watch {
             wanted.extend(self.fleet_breaches(&view, now_ms));
@@ -198,16 +207,8 @@ impl Autopilot {
         }
     }
 
-    fn look_at(
-        &mut self,
-        view: &View,
-        handle: &ScopeHandle,
-        elsewhere: Vec<EpochNews>,
-        may: May,
-        now_us: u64,
-        wanted: &mut Vec<Wanted>,
-    ) {
-        let now_ms = now_us / 1_000;
+    fn look_at(&mut self, look: &Look<'_>, handle: &ScopeHandle, elsewhere: Vec<EpochNews>, wanted: &mut Vec<Wanted>) {
+        let Look { view, now_us, now_ms, .. } = *look;
         let scope = &handle.tally;
         let news = lock(&self.windows).record(now_ms, scope);
         self.metrics.add_tenant(&handle.service, scope.tenant(), &news);
@@ -239,20 +240,19 @@ impl Autopilot {
         scope.retire_epochs(now_us);
         if guard.enabled {
             let seen = Seen { news: &news, here: here.len(), epochs: here.into_iter().chain(elsewhere).collect() };
-            self.compare(view, route, handle, &seen, may, now_ms, wanted);
+            self.compare(look, route, handle, &seen, wanted);
         }
     }
 
     fn compare(
         &mut self,
-        view: &View,
+        look: &Look<'_>,
         route: &ServiceRoute,
         handle: &ScopeHandle,
         seen: &Seen<'_>,
-        may: May,
-        now_ms: u64,
         wanted: &mut Vec<Wanted>,
     ) {
+        let Look { view, may, now_ms, .. } = *look;
         let tenant = handle.tenant();
         let (split, owner) = split_for(&view.routes, route, tenant.map(|t| t.as_str()));
         let in_effect = route.state.weights_in_effect(split);
@@ -284,20 +284,8 @@ impl Autopilot {
             entry.comparison.observe(now_ms, share, &batches);
             let assessment = entry.comparison.assess(now_ms, share, share * rate);
             if route.spec.guard.fleet && !alone {
-                for batch in &batches {
-                    let share = batch.routed_share.max(share);
-                    let (service, attempt) = (&handle.service, route.state.split.attempt);
-                    self.fleets.add(
-                        &parameters,
-                        service,
-                        canary,
-                        attempt,
-                        handle.tally.id(),
-                        share,
-                        &batch.signals,
-                        now_ms,
-                    );
-                }
+                let attempt = route.state.split.attempt;
+                self.fleets.add(&parameters, handle, canary, attempt, share, &batches, now_ms);
             }
             let braked = split.brake.is_some() && owner_is(owner, tenant.is_some());
             let report = ComparisonReport { proxies, ..report(&key, baseline, entry, &assessment, share, braked) };

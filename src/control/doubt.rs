@@ -111,9 +111,7 @@ impl Writer {
 
     /// Shows what the store has, and what the guard did on top of it. All that can fail comes first.
     pub(super) fn take_over(&mut self, view: &View, loaded: Loaded) -> Result<(), SubmitError> {
-        let unreadable =
-            |e: crate::model::DocumentError| SubmitError::Store(StoreError::Invalid { detail: e.to_string() });
-        let mut state = State::from_documents(loaded.revision, &loaded.documents).map_err(unreadable)?;
+        let mut state = State::from_documents(loaded.revision, &loaded.documents)?;
         let mut next_event = loaded.next_event;
         let mut unconfirmed = VecDeque::new();
         for Unconfirmed { request, .. } in &self.unconfirmed {
@@ -124,7 +122,7 @@ impl Writer {
                     unconfirmed.push_back(Unconfirmed { request: request.clone(), commit: applied.commit });
                 }
                 Err(refused) => {
-                    tracing::error!(service = %request.service, %refused, "a change of the guard is overruled");
+                    tracing::warn!(service = %request.service, %refused, "a change of the guard came too late, or is overruled");
                 }
             }
         }
@@ -133,6 +131,12 @@ impl Writer {
         let context = Context { signer: Arc::new(signer(&view.settings, &secrets)), ..self.context.clone() };
         let routes = Routes::compile(&view.settings.structure, &state, &context, Some(&view.routes))?;
         (self.context, self.secrets, self.unconfirmed) = (context, secrets, unconfirmed);
+        self.adopt(view, state, routes, next_event);
+        Ok(())
+    }
+
+    /// Shows a state of the store, which fits. Nothing here can fail.
+    pub(super) fn adopt(&mut self, view: &View, state: State, routes: Routes, next_event: u64) {
         (self.next_event, self.numbered) = (next_event, true);
         let routes = Arc::new(routes);
         self.published.store(routes.clone());
@@ -142,7 +146,7 @@ impl Writer {
         }
         let confirmed = self.unconfirmed.is_empty();
         self.show(View { state, routes, confirmed, refused: None, ..view.clone() });
-        Ok(())
+        self.copy_soon();
     }
 
     /// Finds out which number the next event will get, after a write that failed may have taken one.

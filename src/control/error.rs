@@ -13,6 +13,9 @@ pub enum SubmitError {
     /// The state after the change would not compile.
     #[error("the change does not fit: {0}")]
     DoesNotFit(#[from] CompileError),
+    /// The store has a document that this release does not understand.
+    #[error("the store's state cannot be read here: {0}")]
+    NotUnderstood(#[from] DocumentError),
     /// The store did not take it.
     #[error(
         "the store did not confirm the change, so it is not in effect here; read the state again before you repeat it"

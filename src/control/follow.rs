@@ -7,11 +7,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::keys::signer;
 use super::late::{in_time, load};
+use super::start::secrets_of;
 use super::writer::Writer;
 use super::{SubmitError, View};
-use crate::model::{Event, EventQuery};
-use crate::store::MAX_EVENTS;
+use crate::model::{DocumentKey, Event, EventQuery, Updated};
+use crate::routing::{Context, Routes};
+use crate::store::{MAX_EVENTS, News};
 
 /// A state that does not fit this process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,11 +64,41 @@ impl Heard {
 impl Writer {
     /// Takes over what another process committed.
     pub(super) async fn catch_up(&mut self, view: &View) -> Result<(), SubmitError> {
+        // What is shown is what the store had at that revision, so what changed since is enough.
+        let exact = self.unconfirmed.is_empty() && !self.adrift;
+        if exact && let Some(news) = in_time(self.store.since(view.state.revision)).await? {
+            let (revision, next_event) = (news.revision, news.next_event);
+            let taken = self.take_over_news(view, news);
+            self.refuse(view, revision, taken)?;
+            self.tell_of_others(next_event).await;
+            return Ok(());
+        }
         let loaded = load(&*self.store).await?;
         let (revision, next_event) = (loaded.revision, loaded.next_event);
         let taken = self.take_over(view, loaded);
         self.refuse(view, revision, taken)?;
         self.tell_of_others(next_event).await;
+        Ok(())
+    }
+
+    /// The same as [`Self::take_over`], at a cost by what changed. All that can fail comes first.
+    fn take_over_news(&mut self, view: &View, news: News) -> Result<(), SubmitError> {
+        let News { revision, next_event, puts, deletes } = news;
+        let Updated { state, services, secrets } = view.state.updated(revision, &puts, &deletes)?;
+        let structure = &view.settings.structure;
+        let routes = if secrets {
+            let gone = |key: &DocumentKey| deletes.contains(key) || puts.iter().any(|document| document.key == *key);
+            let mut all: Vec<_> = self.secrets.iter().filter(|document| !gone(&document.key)).cloned().collect();
+            all.extend(secrets_of(puts));
+            let context = Context { signer: Arc::new(signer(&view.settings, &all)), ..self.context.clone() };
+            let routes = Routes::compile(structure, &state, &context, Some(&view.routes))?;
+            (self.context, self.secrets) = (context, all);
+            routes
+        } else {
+            let touched: Vec<_> = services.iter().collect();
+            view.routes.with_services_of_others(&touched, &state, &self.context)?
+        };
+        self.adopt(view, state, routes, next_event);
         Ok(())
     }
 

@@ -282,6 +282,11 @@ impl Writer {
         let next = View { state: applied.state, routes, confirmed, read_only: false, ..view.clone() };
         self.show(next);
         self.tell_of_ours(applied.commit.events);
+        self.copy_soon();
+    }
+
+    /// The last good copy is not what is shown.
+    pub(super) fn copy_soon(&mut self) {
         self.copy_at.get_or_insert_with(|| Instant::now() + COPY_AFTER);
     }
 

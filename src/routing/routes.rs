@@ -220,6 +220,22 @@ impl Routes {
         })
     }
 
+    /// The same for changes that were made by a process whose configuration may name other versions than this one's.
+    ///
+    /// # Errors
+    /// [`CompileError`] names what does not fit together.
+    pub fn with_services_of_others(
+        &self,
+        touched: &[&ServiceName],
+        state: &State,
+        context: &Context,
+    ) -> Result<Self, CompileError> {
+        let routes = self.with_services(touched, state, context)?;
+        let of_others = routes.services.iter().filter(|route| touched.contains(&&route.spec.name));
+        of_others.into_iter().try_for_each(|route| route.check_tenants())?;
+        Ok(routes)
+    }
+
     /// Whether a decision needs to know the time.
     pub fn needs_time(&self) -> bool {
         self.sessions || self.identifier.needs_time()

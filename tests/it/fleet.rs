@@ -231,10 +231,8 @@ async fn a_rollout_goes_on_when_its_leader_is_killed() {
     until("another leader", Duration::from_secs(5), async || role(&trio.processes[1]).await == "leader").await;
     println!("another one leads {:?} after the leader was killed", begun.elapsed());
     until("the next step", Duration::from_secs(60), async || trio.weights(2).await != before).await;
-    until("the end", Duration::from_secs(90), async || {
-        get(&trio.processes[2], &path).await["phase"] == "completed"
-    })
-    .await;
+    until("the end", Duration::from_secs(90), async || get(&trio.processes[2], &path).await["phase"] == "completed")
+        .await;
     assert_eq!(traffic.stop().await, 0);
     trio.start_again(0);
     trio.processes[0].ready().await;
@@ -388,7 +386,8 @@ async fn a_proxy_that_is_cut_off_goes_back_alone_and_comes_back() {
     until("it to join", Duration::from_secs(10), async || role(&far).await == "follower").await;
     trio.split(0, 50).await;
     let weights = async || get(&far, "/v1/services/shop/split").await["weights"].clone();
-    until("it to follow", Duration::from_secs(2), async || weights().await == json!({ "1.0.0": 50, "2.0.0": 50 })).await;
+    until("it to follow", Duration::from_secs(2), async || weights().await == json!({ "1.0.0": 50, "2.0.0": 50 }))
+        .await;
     way.open.send_replace(false);
     until("the others to see that it is gone", Duration::from_secs(6), async || {
         get(&trio.processes[0], "/v1/status").await["fleet"]["members"].as_array().is_some_and(|m| m.len() == 3)

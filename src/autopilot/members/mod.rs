@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 pub(super) use self::notes::{CutTable, Whose};
-use self::notes::{Totals, encode};
+use self::notes::{ServiceTotals, Totals, encode};
 use self::others::Others;
 pub(super) use self::others::Seen;
 use self::publisher::Publisher;
@@ -234,9 +234,11 @@ impl Members {
         for (service, (baseline, counts)) in &self.latencies {
             let some = (0u16..).zip(counts).filter(|(_, count)| **count > 0).map(|(bucket, count)| (bucket, *count));
             let of = failed.iter().filter(|(name, ..)| name == service).map(|(_, v, f, r)| (v.clone(), *f, *r));
-            totals.services.push((service.clone(), baseline.clone(), some.collect(), of.collect()));
+            let (service, baseline) = (service.clone(), baseline.clone());
+            let (latencies, failed) = (some.collect(), of.collect());
+            totals.services.push(ServiceTotals { service, baseline, latencies, failed });
         }
-        totals.services.sort_by(|a, b| a.0.cmp(&b.0));
+        totals.services.sort_by(|a, b| a.service.cmp(&b.service));
         self.told_failed = failed;
         Some(Note { name: "totals/0".to_owned(), body: Some(encode(&totals)) })
     }

@@ -19,9 +19,21 @@ pub type Counts = (Whose, Vec<EpochReading>);
 /// What a service has seen as a whole since its process began.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
-    /// By service: the baseline, how many of its answers fell into each bucket of latency, and by version the requests that
-    /// failed and those of them that were rescued.
-    pub services: Vec<(ServiceName, VersionName, Vec<(u16, u64)>, Vec<(VersionName, u64, u64)>)>,
+    /// By service.
+    pub services: Vec<ServiceTotals>,
+}
+
+/// One service's part of that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceTotals {
+    /// The service.
+    pub service: ServiceName,
+    /// Its baseline.
+    pub baseline: VersionName,
+    /// How many answers of the baseline fell into each bucket of latency, empty buckets left out.
+    pub latencies: Vec<(u16, u64)>,
+    /// By version, the requests that failed and those of them that were rescued.
+    pub failed: Vec<(VersionName, u64, u64)>,
 }
 
 /// From which latency on requests are slow and very slow, in microseconds; 0: not judged.
@@ -145,13 +157,16 @@ mod tests {
 
     use super::*;
 
+    /// Served, failed, signals and since when it fails.
+    type ArmNumbers = (u64, u64, [u32; 4], Option<u64>);
+
     fn counts() -> impl Strategy<Value = Vec<Counts>> {
         let arm = (0u64..1 << 40, 0u64..1 << 20, any::<[u32; 4]>(), proptest::option::of(0u64..1 << 45));
         let epoch = (1u64..1 << 30, 1u16..10_000, [arm.clone(), arm]);
         let whose = (0..3u8, proptest::option::of("[a-z]{1,20}"));
         let scope = (whose, proptest::collection::vec(epoch, 0..4));
         proptest::collection::vec(scope, 0..20).prop_map(|all| {
-            let epoch = |(epoch, share, arms): (u64, u16, [(u64, u64, [u32; 4], Option<u64>); 2])| {
+            let epoch = |(epoch, share, arms): (u64, u16, [ArmNumbers; 2])| {
                 let names = ["1.0.0", "2.0.0-rc.1"].map(|name| VersionName::new(name).unwrap());
                 let shares = [share, 10_000 - share].map(|points| BasisPoints::new(points).unwrap());
                 let arm = |i: usize| ArmReading {

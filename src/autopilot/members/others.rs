@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::notes::{CutTable, Totals, Whose, decode, decode_counts};
+use super::notes::{CutTable, ServiceTotals, Totals, Whose, decode, decode_counts};
 use crate::autopilot::evidence::{EpochNews, EpochReading};
 use crate::model::{ServiceName, TenantName, VersionName};
 use crate::store::{Heard, MemberId};
@@ -86,7 +86,7 @@ impl Others {
             }
             "totals" => {
                 let Some(totals) = decode::<Totals>(&body) else { return };
-                for (service, baseline, latencies, failed) in totals.services {
+                for ServiceTotals { service, baseline, latencies, failed } in totals.services {
                     for (version, failed, rescued) in failed {
                         let (key, of) = ((service.clone(), version), (failed, rescued));
                         if let Some(before) = seen.failed.insert(key.clone(), of) {
