@@ -227,6 +227,8 @@ mod testing;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_cluster;
+#[cfg(test)]
 mod tests_fleet;
 #[cfg(test)]
 mod tests_large;

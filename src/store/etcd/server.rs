@@ -10,6 +10,9 @@ pub struct Etcd {
     directory: tempfile::TempDir,
     port: u16,
     peer_port: u16,
+    /// Its name, and all members of its cluster.
+    name: String,
+    cluster: String,
     arguments: Vec<String>,
     child: Option<Child>,
 }
@@ -22,15 +25,39 @@ impl Etcd {
 
     /// Starts one with further arguments.
     pub fn start_with(arguments: &[&str]) -> Self {
+        Self::start_many(1, arguments).remove(0)
+    }
+
+    /// Starts a cluster of three.
+    pub fn start_three() -> Vec<Self> {
+        Self::start_many(3, &[])
+    }
+
+    fn start_many(count: usize, arguments: &[&str]) -> Vec<Self> {
         for _ in 0..5 {
             // Somebody else may take a port before etcd does; then it ends at once, and the next ones are tried.
-            let ports = [0, 0].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-            let [port, peer_port] = ports.map(|listener| listener.local_addr().unwrap().port());
-            let directory = tempfile::tempdir().unwrap();
-            let arguments = arguments.iter().map(|a| (*a).to_owned()).collect();
-            let mut etcd = Self { directory, port, peer_port, arguments, child: None };
-            if etcd.launch() {
-                return etcd;
+            let listeners: Vec<_> = (0..2 * count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+            let ports: Vec<_> = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
+            drop(listeners);
+            let peer = |n: usize| format!("e{n}=http://127.0.0.1:{}", ports[2 * n + 1]);
+            let cluster = (0..count).map(peer).collect::<Vec<_>>().join(",");
+            let member = |n: usize| Self {
+                directory: tempfile::tempdir().unwrap(),
+                port: ports[2 * n],
+                peer_port: ports[2 * n + 1],
+                name: format!("e{n}"),
+                cluster: cluster.clone(),
+                arguments: arguments.iter().map(|a| (*a).to_owned()).collect(),
+                child: None,
+            };
+            let mut members: Vec<_> = (0..count).map(member).collect();
+            // None of them is ready before most of them are there.
+            let started = std::thread::scope(|scope| {
+                let starting: Vec<_> = members.iter_mut().map(|member| scope.spawn(|| member.launch())).collect();
+                starting.into_iter().all(|member| member.join().unwrap())
+            });
+            if started {
+                return members;
             }
         }
         panic!("etcd does not start");
@@ -45,7 +72,7 @@ impl Etcd {
         let scheme = if self.arguments.iter().any(|a| a.starts_with("--cert-file")) { "https" } else { "http" };
         let (client, peer) = (self.url(scheme), format!("http://127.0.0.1:{}", self.peer_port));
         let mut child = Command::new("etcd")
-            .args(["--name", "one", "--initial-cluster", &format!("one={peer}")])
+            .args(["--name", &self.name, "--initial-cluster", &self.cluster])
             .args(["--data-dir".as_ref(), self.directory.path().join("data").as_os_str()])
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
@@ -88,6 +115,11 @@ impl Etcd {
             let _killed = child.kill();
             let _ended = child.wait();
         }
+    }
+
+    /// Removes all that it has while it does not run.
+    pub fn wipe(&self) {
+        std::fs::remove_dir_all(self.directory.path().join("data")).unwrap();
     }
 
     /// Stops it without ending it: connections stay, and nothing is answered.
