@@ -2,7 +2,7 @@
 //!
 //! Times are those of the fleet in etcd, by tokio's clock, so that a test with a paused clock plays hours at once.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,7 +13,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::membership::{Heard, Member, MemberId, Membership, Note, Role, Standing, check_notes};
+use super::membership::{Heard, MemberId, Membership, Note, Role, Standing, check_notes};
+use super::memory_seats::{CARD, Seat, Seats};
 use super::{Loaded, MemoryStore, News, Store, StoreError, check_commit, publish};
 use crate::model::{Commit, Document, DocumentKey, Event, EventQuery};
 
@@ -25,9 +26,6 @@ const MARGIN: Duration = Duration::from_millis(200);
 const EVERY: Duration = Duration::from_secs(1);
 /// Changes that wait for somebody who follows.
 const QUEUE: usize = 256;
-/// Changes that are remembered for those who follow slowly.
-const LOG: usize = 10_000;
-const CARD: &str = "card";
 
 /// Processes that share a store in memory.
 #[derive(Debug, Clone, Default)]
@@ -41,28 +39,6 @@ struct Shared {
     fleet: Mutex<Seats>,
     /// Counts everything that somebody may wait for.
     changed: watch::Sender<u64>,
-}
-
-#[derive(Debug, Default)]
-struct Seats {
-    /// By when they joined.
-    seats: BTreeMap<u64, Seat>,
-    /// The latest number given to a member.
-    joined: u64,
-    /// How many processes there ever were.
-    processes: u64,
-    /// The last changes of notes.
-    log: VecDeque<Heard>,
-    /// How many changes came before those.
-    forgotten: u64,
-    down: bool,
-}
-
-#[derive(Debug)]
-struct Seat {
-    id: MemberId,
-    ends: Instant,
-    notes: BTreeMap<String, Vec<u8>>,
 }
 
 impl MemoryFleet {
@@ -125,67 +101,6 @@ impl Shared {
             self.tell();
         }
         fleet
-    }
-}
-
-impl Seats {
-    fn late(&self, now: Instant) -> Option<u64> {
-        self.seats.iter().find(|(_, seat)| !self.down && seat.ends <= now).map(|(joined, _)| *joined)
-    }
-
-    fn end(&mut self, joined: u64) {
-        let Some(seat) = self.seats.remove(&joined) else { return };
-        for name in seat.notes.into_keys() {
-            self.log(Heard::Note { member: seat.id.clone(), name, body: None });
-        }
-    }
-
-    fn log(&mut self, heard: Heard) {
-        self.log.push_back(heard);
-        if self.log.len() > LOG {
-            self.log.pop_front();
-            self.forgotten += 1;
-        }
-    }
-
-    fn put(&mut self, joined: u64, note: Note) {
-        let Some(seat) = self.seats.get_mut(&joined) else { return };
-        let body = match note.body {
-            // Without a card it would be no member.
-            None if note.name == CARD => Some(Vec::new()),
-            body => body,
-        };
-        let member = seat.id.clone();
-        match &body {
-            Some(body) => drop(seat.notes.insert(note.name.clone(), body.clone())),
-            None if seat.notes.remove(&note.name).is_none() => return,
-            None => {}
-        }
-        self.log(Heard::Note { member, name: note.name, body });
-    }
-
-    fn members(&self) -> Vec<Member> {
-        let member = |(joined, seat): (&u64, &Seat)| {
-            let card = seat.notes.get(CARD).cloned().unwrap_or_default();
-            Member { id: seat.id.clone(), joined: *joined, card }
-        };
-        self.seats.iter().map(member).collect()
-    }
-
-    /// What those who heard `heard` changes have to hear next: all that stands, or the changes since.
-    fn news(&self, heard: Option<u64>) -> (Vec<Heard>, u64) {
-        let latest = self.forgotten + self.log.len() as u64;
-        let known = heard.and_then(|heard| heard.checked_sub(self.forgotten)).and_then(|n| usize::try_from(n).ok());
-        if let Some(known) = known {
-            return (self.log.iter().skip(known).cloned().collect(), latest);
-        }
-        let note = |seat: &Seat| {
-            let member = seat.id.clone();
-            let notes = seat.notes.clone().into_iter();
-            notes.map(move |(name, body)| Heard::Note { member: member.clone(), name, body: Some(body) })
-        };
-        let stands = self.seats.values().flat_map(note);
-        (std::iter::once(Heard::Afresh).chain(stands).collect(), latest)
     }
 }
 

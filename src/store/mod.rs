@@ -16,6 +16,7 @@ mod membership;
 mod membership_suite;
 mod memory;
 mod memory_fleet;
+mod memory_seats;
 mod schema;
 mod tables;
 

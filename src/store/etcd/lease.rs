@@ -48,7 +48,7 @@ impl Link {
     pub async fn revoke(&self, lease: i64) -> Result<(), Trouble> {
         match self.call(CALL, async |client| client.lease_client().revoke(lease).await).await {
             // It ended by itself.
-            Err(Trouble::Away(why)) if why.contains("lease not found") => Ok(()),
+            Err(Trouble::Refused(why)) if why.contains("lease not found") => Ok(()),
             answer => answer.map(drop),
         }
     }

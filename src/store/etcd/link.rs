@@ -198,6 +198,8 @@ pub fn sort(error: Error) -> Trouble {
     let Error::GRpcStatus(status) = &error else { return Trouble::Away(chain(&error)) };
     // The numbers of gRPC, whose names are in a crate that we do not otherwise need.
     const INVALID: i32 = 3;
+    /// Of leases only.
+    const NOT_FOUND: i32 = 5;
     const DENIED: [i32; 2] = [7, 16];
     const EXHAUSTED: i32 = 8;
     const PRECONDITION: i32 = 9;
@@ -208,7 +210,7 @@ pub fn sort(error: Error) -> Trouble {
         EXHAUSTED if message.contains("space exceeded") => Trouble::Full,
         code if DENIED.contains(&code) => Trouble::Denied(message),
         INVALID | PRECONDITION if about_access => Trouble::Denied(message),
-        INVALID | PRECONDITION => Trouble::Refused(message),
+        INVALID | PRECONDITION | NOT_FOUND => Trouble::Refused(message),
         _ => Trouble::Away(chain(&error)),
     }
 }

@@ -202,7 +202,7 @@ impl Fleet {
     fn refusal(&self, trouble: Trouble) -> StoreError {
         match trouble {
             // The lease ended, and its keys are about to be removed.
-            Trouble::Away(why) if why.contains("lease not found") => no_member(),
+            Trouble::Refused(why) if why.contains("lease not found") => no_member(),
             trouble => self.inner.error(trouble),
         }
     }

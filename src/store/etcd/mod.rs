@@ -15,6 +15,7 @@ mod link;
 mod members;
 mod notes;
 mod read;
+mod recent;
 mod stream;
 
 mod write;

@@ -142,12 +142,12 @@ async fn of_three_members_of_etcd_one_may_be_lost_and_two_may_not() {
     println!("three commits took {:?}", commits(&all, &mut revision).await);
     // Each process uses one of them at a time, so each is hit at least once.
     for hangs in [false, true] {
-        for lost in 0..3 {
+        for (lost, member) in etcd.iter_mut().enumerate() {
             let how = if hangs { "hangs" } else { "is dead" };
             if hangs {
-                etcd[lost].stop()
+                member.stop()
             } else {
-                etcd[lost].kill()
+                member.kill()
             }
             let began = Instant::now();
             println!("e{lost} {how}: three commits took {:?}", commits(&all, &mut revision).await);
@@ -156,7 +156,7 @@ async fn of_three_members_of_etcd_one_may_be_lost_and_two_may_not() {
             let took = began.elapsed();
             whole(&all).await;
             println!("e{lost} {how}: signs of life are heard after {took:?}, as {:?}", joined(&all));
-            if hangs { etcd[lost].go_on() } else { etcd[lost].restart() }
+            if hangs { member.go_on() } else { member.restart() }
         }
     }
     whole(&all).await;
