@@ -30,6 +30,9 @@ pub(super) struct EpochReading {
 pub(super) struct EpochNews {
     pub epoch: u64,
     pub weights: Weights,
+    /// Whether it may be long ago, since a proxy tells it that was not heard of for a while. Then it says nothing about a
+    /// later attempt.
+    pub late: bool,
     arms: Vec<ArmReading>,
     /// When each version's first failure was, on the clock of the ticks.
     first_bad_ms: Vec<Option<u64>>,
@@ -76,7 +79,8 @@ impl EpochReading {
         let old = before.map_or(&[][..], |before| &before.arms);
         let arms: Vec<_> = self.arms.iter().map(|arm| difference(arm, old)).collect();
         let something = arms.iter().any(|arm| !is_empty(arm));
-        something.then(|| EpochNews { epoch: self.epoch, weights: self.weights.clone(), arms, first_bad_ms })
+        let (epoch, weights, late) = (self.epoch, self.weights.clone(), false);
+        something.then(|| EpochNews { epoch, weights, late, arms, first_bad_ms })
     }
 
     fn bad_since_ms(&self, version: &VersionName) -> Option<u64> {

@@ -239,8 +239,8 @@ impl Autopilot {
         let here = self.readings.news(scope);
         scope.retire_epochs(now_us);
         if guard.enabled {
-            let seen = Seen { news: &news, here: here.len(), epochs: here.into_iter().chain(elsewhere).collect() };
-            self.compare(look, route, handle, &seen, wanted);
+            let mut seen = Seen { news: &news, here: here.len(), epochs: here.into_iter().chain(elsewhere).collect() };
+            self.compare(look, route, handle, &mut seen, wanted);
         }
     }
 
@@ -249,12 +249,14 @@ impl Autopilot {
         look: &Look<'_>,
         route: &ServiceRoute,
         handle: &ScopeHandle,
-        seen: &Seen<'_>,
+        seen: &mut Seen<'_>,
         wanted: &mut Vec<Wanted>,
     ) {
         let Look { view, may, now_ms, .. } = *look;
         let tenant = handle.tenant();
         let (split, owner) = split_for(&view.routes, route, tenant.map(|t| t.as_str()));
+        // None of those that were counted here is late.
+        seen.epochs.retain(|epoch| !epoch.late || epoch.epoch >= split.attempt);
         let in_effect = route.state.weights_in_effect(split);
         let intended = if in_effect == split.weights() { split.intended() } else { in_effect.clone() };
         let baseline = &route.baseline().name;
@@ -262,7 +264,7 @@ impl Autopilot {
         let rate = self.rates.entry(handle.tally.id()).or_default().rate(now_ms);
         let parameters = self.parameters_of(&handle.service, &route.spec.guard);
         let alone = alone::is_alone(route, tenant.is_some(), owner);
-        let Seen { epochs, .. } = seen;
+        let Seen { epochs, .. } = &*seen;
         if let Some(members) = self.members.as_mut().filter(|_| intended.sole() != Some(baseline)) {
             members.counted(&handle.tally, &epochs[..seen.here], baseline);
         }

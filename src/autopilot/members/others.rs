@@ -10,6 +10,8 @@ use crate::store::{Heard, MemberId};
 
 /// How long a member that is gone may come back and go on where it was, in milliseconds.
 const GONE_MS: u64 = 15 * 60 * 1_000;
+/// A member that was silent for longer tells what may be long ago, in milliseconds. Whoever counts writes every second.
+const SILENT_MS: u64 = 10_000;
 /// Epochs of one scope of one member that are remembered.
 const EPOCHS: usize = 32;
 
@@ -35,12 +37,10 @@ struct Told {
     scopes: HashMap<Whose, Vec<EpochReading>>,
     latencies: HashMap<(ServiceName, VersionName), BTreeMap<u16, u64>>,
     failed: HashMap<(ServiceName, VersionName), (u64, u64)>,
-    /// On the clock of the ticks.
-    heard_ms: u64,
     /// Since when it has no notes.
     gone_ms: Option<u64>,
-    /// Its notes that stand.
-    names: HashSet<String>,
+    /// Its notes that stand, and when each was heard last, on the clock of the ticks.
+    names: HashMap<String, u64>,
     /// Whether the first that it tells of an epoch may have been counted before, and is not counted again.
     skips: bool,
 }
@@ -72,13 +72,15 @@ impl Others {
             }
             return;
         };
-        let before_ms = std::mem::replace(&mut seen.heard_ms, now_ms);
         seen.gone_ms = None;
-        seen.names.insert(name.clone());
+        let before_ms = seen.names.insert(name.clone(), now_ms);
+        let late = before_ms.is_none_or(|before_ms| now_ms.saturating_sub(before_ms) > SILENT_MS);
         match name.split_once('/').map_or(name.as_str(), |(kind, _)| kind) {
             "counts" => {
                 for (whose, epochs) in decode_counts(&body).unwrap_or_default() {
-                    let news = seen.count(&whose, epochs, |at| from_wall(at).clamp(before_ms, now_ms));
+                    let mut news =
+                        seen.count(&whose, epochs, |at| from_wall(at).clamp(before_ms.unwrap_or_default(), now_ms));
+                    news.iter_mut().for_each(|epoch| epoch.late = late);
                     if !news.is_empty() {
                         self.news.entry(whose).or_default().extend(news);
                     }
@@ -210,3 +212,7 @@ impl From<CutTable> for Cuts {
         cuts
     }
 }
+
+#[cfg(test)]
+#[path = "others_tests.rs"]
+mod tests;

@@ -153,3 +153,7 @@ impl Page {
         self.scopes.iter().map(of).collect()
     }
 }
+
+#[cfg(test)]
+#[path = "publisher_tests.rs"]
+mod tests;
