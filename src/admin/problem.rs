@@ -138,6 +138,7 @@ impl From<SubmitError> for Problem {
             SubmitError::DoesNotFit(_) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "does_not_fit", error.to_string())
             }
+            SubmitError::Sealed(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "sealed", error.to_string()),
             SubmitError::Store(_) => unavailable("store", 1).with_detail(chain(&error)),
             SubmitError::NotUnderstood(_) => unavailable("not_understood", 60),
             SubmitError::ReadOnly => unavailable("read_only", 60),
@@ -291,6 +292,8 @@ pub(super) fn did_you_mean<'k>(given: &str, known: impl IntoIterator<Item = &'k 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::SealError;
+    use crate::model::DocumentKey;
 
     #[test]
     fn close_names_are_suggested() {
@@ -310,6 +313,7 @@ mod tests {
             (ChangeError::StaleAttempt { expected: 1, current: 2 }.into(), 409, "stale_attempt"),
             (ChangeError::Nothing("no".to_owned()).into(), 409, "nothing_to_change"),
             (SubmitError::Store(store), 503, "store"),
+            (SealError::NoSecret { key: DocumentKey::Freeze }.into(), 422, "sealed"),
             (SubmitError::ReadOnly, 503, "read_only"),
             (SubmitError::Unconfirmed { waiting: 1 }, 503, "unconfirmed"),
             (SubmitError::HandedOver, 503, "handed_over"),

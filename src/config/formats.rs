@@ -30,7 +30,7 @@ form!(NETWORK, "an address or network such as \"10.0.0.0/8\"", network);
 form!(SHA256, secret "64 hexadecimal digits", sha256);
 form!(SECRET, secret "text that is not empty", not_empty);
 form!(VISIBLE_SECRET, secret "visible ASCII characters except '\"', '\\', ',' and ';'", visible);
-form!(COOKIE_SECRET, secret "at least 32 characters", cookie_secret);
+form!(LONG_SECRET, secret "at least 32 characters", long_secret);
 form!(HOST, "a host such as \"api.example.com\"", host);
 form!(HOST_PATTERN, "a host such as \"api.example.com\" or \"*.example.com\"", host_pattern);
 form!(HOST_PORT, "a host, with or without port, such as \"api.example.com:8080\"", host_port);
@@ -115,8 +115,8 @@ pub(super) fn visible(text: &str) -> Result<String, String> {
     }
 }
 
-/// The secret that signs cookies: as much as the hash takes in.
-pub(super) fn cookie_secret(text: &str) -> Result<String, String> {
+/// A secret that signs or seals: as much as the hash takes in.
+pub(super) fn long_secret(text: &str) -> Result<String, String> {
     match text.chars().count() {
         32.. => Ok(text.to_owned()),
         n => Err(format!("has {n} characters")),

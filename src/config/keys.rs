@@ -1,7 +1,7 @@
 //! The table of keys, first half: the process's own settings. The services are in `keys_services`.
 
 use super::formats::{
-    ADDRESS, ADDRESS_OR_OFF, COOKIE_SECRET, ETCD, FILE, HOST_PORT, LINK, NETWORK, PATH, SECRET, SERVICE, SHA256, TEXT,
+    ADDRESS, ADDRESS_OR_OFF, ETCD, FILE, HOST_PORT, LINK, LONG_SECRET, NETWORK, PATH, SECRET, SERVICE, SHA256, TEXT,
 };
 use super::keys_notify::NOTIFY;
 use super::keys_services::{SERVICE_TABLE, TENANTS};
@@ -67,7 +67,7 @@ static PROXY: Table = Table::new(
         ),
         Key::optional(
             "cookie_secret",
-            Kind::Either(&Kind::Text(&COOKIE_SECRET), &Kind::List(&Kind::Text(&COOKIE_SECRET), 1)),
+            Kind::Either(&Kind::Text(&LONG_SECRET), &Kind::List(&Kind::Text(&LONG_SECRET), 1)),
             "made at the first start and kept in the store",
             "Signs the cookies that the proxy sets; the same on all nodes. Of several, the first signs and all are accepted.",
         ),
@@ -278,6 +278,12 @@ static STORE: Table = Table::new(
             Kind::Bool,
             "true",
             "Whether the last good state is kept beside the database, to start with when the database is broken.",
+        ),
+        Key::optional(
+            "secret",
+            Kind::Either(&Kind::Text(&LONG_SECRET), &Kind::List(&Kind::Text(&LONG_SECRET), 1)),
+            "keys are stored as they are",
+            "Encrypts the keys for cookies in the store; the same on all nodes. Of several, the first seals and all open.",
         ),
         Key::optional(
             "etcd",

@@ -215,5 +215,6 @@ fn settings(root: &View<'_>, path: &Path) -> Option<Settings> {
         },
         warnings: Vec::new(),
     };
+    store::warn(root, &settings.proxy, &settings.store);
     Some(settings)
 }

@@ -28,7 +28,7 @@ pub(super) fn proxy(view: &View<'_>) -> ProxySettings {
         ready_delay: view.duration("ready_delay").unwrap_or(without.ready_delay),
         watch: view.flag("watch").unwrap_or(without.watch),
         handover: handover(view),
-        cookie_secret: cookie_secrets(view),
+        cookie_secret: secrets(view, "cookie_secret"),
         upstream_keepalive: view.integer("upstream_keepalive").unwrap_or(without.upstream_keepalive),
     };
     if view.exists() && view.list("listen").is_empty() && view.list("tls").is_empty() {
@@ -44,11 +44,11 @@ fn handover(view: &View<'_>) -> Option<PathBuf> {
     }
 }
 
-/// One secret, or several: the first signs.
-fn cookie_secrets(view: &View<'_>) -> Vec<String> {
-    match view.list("cookie_secret") {
-        [] => view.read("cookie_secret", formats::cookie_secret).into_iter().collect(),
-        _ => view.read_list("cookie_secret", formats::cookie_secret),
+/// One secret, or several: the first signs or seals.
+pub(super) fn secrets(view: &View<'_>, key: &'static str) -> Vec<String> {
+    match view.list(key) {
+        [] => view.read(key, formats::long_secret).into_iter().collect(),
+        _ => view.read_list(key, formats::long_secret),
     }
 }
 

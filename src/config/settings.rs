@@ -280,6 +280,8 @@ pub struct StoreSettings {
     pub path: PathBuf,
     /// Whether the last good state is kept beside the database, or where the database would be.
     pub last_good: bool,
+    /// Secrets that seal what the proxy keeps there for itself, each of at least 32 characters: the first seals, all open.
+    pub secret: Vec<Hidden>,
     /// Set when the state is kept in etcd instead.
     pub etcd: Option<EtcdSettings>,
 }
@@ -303,7 +305,7 @@ pub struct EtcdSettings {
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self { path: PathBuf::from("switchback.db"), last_good: true, etcd: None }
+        Self { path: PathBuf::from("switchback.db"), last_good: true, secret: Vec::new(), etcd: None }
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::formats;
 use super::notify::Hidden;
-use super::settings::{EtcdSettings, StoreSettings};
+use super::process::secrets;
+use super::settings::{EtcdSettings, ProxySettings, StoreSettings};
 use super::view::View;
 
 /// `[store]`.
@@ -10,7 +11,17 @@ pub(super) fn store(view: &View<'_>) -> StoreSettings {
     let without = StoreSettings::default();
     let path = view.file("path").unwrap_or_else(|| view.cx.place(&without.path.to_string_lossy()));
     let last_good = view.flag("last_good").unwrap_or(without.last_good);
-    StoreSettings { path, last_good, etcd: etcd(view) }
+    let secret = secrets(view, "secret").into_iter().map(Hidden::new).collect();
+    StoreSettings { path, last_good, secret, etcd: etcd(view) }
+}
+
+/// What the settings have in the store that others may read.
+pub(super) fn warn(root: &View<'_>, proxy: &ProxySettings, store: &StoreSettings) {
+    if store.etcd.is_some() && store.secret.is_empty() && proxy.cookie_secret.is_empty() {
+        let message = "is not set, so the keys that sign cookies lie in etcd unencrypted: whoever reads etcd or a backup of it \
+                       can forge sessions; set it, or proxy.cookie_secret, the same on all nodes";
+        root.cx.warning("store.secret", message);
+    }
 }
 
 fn etcd(view: &View<'_>) -> Option<EtcdSettings> {

@@ -128,7 +128,7 @@ impl Writer {
         }
         // The other process may have made new keys.
         let secrets = secrets_of(loaded.documents);
-        let context = Context { signer: Arc::new(signer(&view.settings, &secrets)), ..self.context.clone() };
+        let context = Context { signer: Arc::new(signer(&view.settings, &secrets)?), ..self.context.clone() };
         let routes = Routes::compile(&view.settings.structure, &state, &context, Some(&view.routes))?;
         (self.context, self.secrets, self.unconfirmed) = (context, secrets, unconfirmed);
         self.adopt(view, state, routes, next_event);

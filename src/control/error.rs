@@ -1,5 +1,6 @@
 //! Why a change or a start failed.
 
+use super::seal::SealError;
 use crate::model::{ChangeError, DocumentError};
 use crate::routing::CompileError;
 use crate::store::StoreError;
@@ -21,6 +22,9 @@ pub enum SubmitError {
         "the store did not confirm the change, so it is not in effect here; read the state again before you repeat it"
     )]
     Store(#[from] StoreError),
+    /// The keys that sign cookies cannot be read with these settings.
+    #[error(transparent)]
+    Sealed(#[from] SealError),
     /// The process runs on the last good copy of its state.
     #[error(
         "the store could not be opened, so the last good copy is served and changes are refused until the store is mended and the process restarted"
@@ -57,4 +61,7 @@ pub enum StartError {
     /// A service of the file cannot begin.
     #[error("a service of the configuration cannot begin")]
     Begin(#[from] ChangeError),
+    /// The keys that sign cookies cannot be read with these settings.
+    #[error(transparent)]
+    Sealed(#[from] SealError),
 }

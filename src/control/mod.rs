@@ -14,6 +14,7 @@ mod late;
 mod members;
 mod pause;
 mod reload;
+mod seal;
 mod start;
 mod writer;
 
@@ -33,6 +34,7 @@ pub use keys::fresh_secret;
 pub use members::{Card, Fleet, FleetMember};
 pub use pause::Paused;
 pub use reload::ReloadReport;
+pub use seal::SealError;
 pub use start::{Parts, Started, start};
 
 use crate::config::Settings;

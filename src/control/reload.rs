@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::View;
 use super::start::now_ms;
-use crate::config::Settings;
+use crate::config::{Settings, StoreSettings};
 use crate::model::{ChangeError, VersionName};
 
 /// What a reload came to.
@@ -37,7 +37,9 @@ pub(super) fn differences(old: &Settings, new: &Settings) -> (Vec<String>, Vec<S
     note(&mut restart, "proxy.upstream_keepalive", a.upstream_keepalive == b.upstream_keepalive);
     note(&mut restart, "proxy.handover", a.handover == b.handover);
     note(&mut restart, "admin.listen", old.admin.listen == new.admin.listen);
-    note(&mut restart, "store", old.store == new.store);
+    let place = |s: &Settings| StoreSettings { secret: Vec::new(), ..s.store.clone() };
+    note(&mut restart, "store", place(old) == place(new));
+    note(&mut changed, "store.secret", old.store.secret == new.store.secret);
     note(&mut restart, "metrics", old.metrics == new.metrics);
     note(&mut changed, "proxy.trusted", a.trusted == b.trusted);
     note(&mut changed, "proxy.limits", a.limits == b.limits);

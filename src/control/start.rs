@@ -9,6 +9,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 
 use super::keys::{document_key, signer};
+use super::seal::{resealed, sealed};
 use super::writer::Writer;
 use super::{Board, Control, LISTENER_LAG, QUEUE, StartError, View};
 use crate::config::Settings;
@@ -64,8 +65,8 @@ pub async fn start(parts: Parts) -> Result<Started, StartError> {
         begin_services(&settings, &*store, &mut state, &mut next_event).await?;
         keep_secret(&settings, &*store, &mut state, &mut secrets, fresh_secret).await?;
     }
-    let context =
-        Context { tallies, signer: Arc::new(signer(&settings, &secrets)), reach: Arc::new(settings.admin.reach()) };
+    let signer = Arc::new(signer(&settings, &secrets)?);
+    let context = Context { tallies, signer, reach: Arc::new(settings.admin.reach()) };
     let routes = Arc::new(Routes::compile(&settings.structure, &state, &context, None)?);
     for (name, live) in &state.services {
         metrics.set_split(name, &live.weights_in_effect(&live.split));
@@ -123,6 +124,7 @@ pub(super) fn begin(service: &ServiceName) -> ChangeRequest {
     }
 }
 
+/// Makes the key that signs cookies unless there is one, and seals what is not sealed, or not by the first secret.
 async fn keep_secret(
     settings: &Settings,
     store: &dyn Store,
@@ -131,14 +133,18 @@ async fn keep_secret(
     fresh: String,
 ) -> Result<(), StartError> {
     let key = document_key();
-    if !settings.proxy.cookie_secret.is_empty() || secrets.iter().any(|d| d.key == key) {
-        return Ok(());
-    }
+    let seals = &settings.store.secret;
+    let body = match secrets.iter().find(|d| d.key == key) {
+        Some(document) => resealed(seals, document)?,
+        None => settings.proxy.cookie_secret.is_empty().then(|| sealed(seals, &key, &fresh)),
+    };
+    let Some(body) = body else { return Ok(()) };
     let revision = state.revision + 1;
-    let puts = vec![(key.clone(), fresh.clone())];
+    let puts = vec![(key.clone(), body.clone())];
     store.commit(Commit { expected: state.revision, revision, puts, ..Commit::default() }).await?;
     state.revision = revision;
-    secrets.push(Document { key, revision, body: fresh });
+    secrets.retain(|d| d.key != key);
+    secrets.push(Document { key, revision, body });
     Ok(())
 }
 
@@ -151,3 +157,7 @@ pub(super) fn secrets_of(documents: Vec<Document>) -> Vec<Document> {
 pub(super) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
+
+#[cfg(test)]
+#[path = "start_tests.rs"]
+mod tests;

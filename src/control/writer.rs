@@ -313,7 +313,7 @@ impl Writer {
         let view = self.view.load_full();
         let (changed, needs_restart) = differences(&view.settings, &settings);
         let context = Context {
-            signer: Arc::new(signer(&settings, &self.secrets)),
+            signer: Arc::new(signer(&settings, &self.secrets)?),
             reach: Arc::new(settings.admin.reach()),
             ..self.context.clone()
         };
@@ -376,12 +376,12 @@ impl Writer {
         if !self.unconfirmed.is_empty() {
             return Err(SubmitError::Unconfirmed { waiting: self.unconfirmed.len() });
         }
-        let (body, before, after) = rotated(&self.secrets, &fresh_secret());
+        let (body, before, after) = rotated(&view.settings.store.secret, &self.secrets, &fresh_secret())?;
         let (before, after) = (json!({ "keys": before }), json!({ "keys": after }));
         let expected = view.state.revision;
         let revision = expected + 1;
         let secrets = vec![Document { key: document_key(), revision, body }];
-        let context = Context { signer: Arc::new(signer(&view.settings, &secrets)), ..self.context.clone() };
+        let context = Context { signer: Arc::new(signer(&view.settings, &secrets)?), ..self.context.clone() };
         let state = State { revision, ..view.state.clone() };
         let routes = Routes::compile(&view.settings.structure, &state, &context, Some(&view.routes))?;
         let mut event = Event::of_proxy(EventKind::KeysRotated, revision, now_ms());

@@ -67,3 +67,45 @@ async fn without_etcd_and_without_a_copy_nothing_starts() {
     }
     assert!(shown.contains("the store cannot be reached"), "{shown}");
 }
+
+/// Everything in etcd under the key of this document.
+async fn raw(etcd: &Etcd, document: &str) -> Vec<u8> {
+    let mut client = etcd_client::Client::connect([etcd.url("http")], None).await.unwrap();
+    let answer = client.get(format!("/switchback/document/{document}"), None).await.unwrap();
+    answer.kvs().first().unwrap_or_else(|| panic!("no {document}")).value().to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn proxies_with_one_secret_share_keys_that_etcd_does_not_know() {
+    let (old, new) = (Backend::start("1.0.0").await, Backend::start("2.0.0").await);
+    let etcd = Etcd::start();
+    let services = two_versions(&old, &new, "").replace("\"x-user-id\" }", "\"x-user-id\", session = true }");
+    let shop = |secret: &str| format!("[store]\netcd = [\"{}\"]\n{secret}{services}", etcd.url("http"));
+    let sealed = shop(&format!("secret = \"{}\"\n", "s".repeat(32)));
+    let one = TestApp::start(&sealed).await;
+    let two = TestApp::start(&sealed).await;
+    one.split("shop", 100.0).await;
+    let answer = one.get("/", &[("x-user-id", "alice")]).await;
+    assert_eq!(answer.version, "2.0.0");
+    let cookie = answer.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    one.split("shop", 0.0).await;
+    let kept = async || two.get("/", &[("x-user-id", "alice"), ("cookie", &cookie)]).await;
+    until("the other one knows the split", Duration::from_secs(10), async || two.version_of("bob").await == "1.0.0")
+        .await;
+    let answer = kept().await;
+    assert_eq!((answer.version.as_str(), answer.headers.contains_key("set-cookie")), ("2.0.0", false));
+    let value = String::from_utf8(raw(&etcd, "secret/cookie").await).unwrap();
+    assert!(value.contains("sealed 1 "), "{value}");
+    // A key that the other one makes is one that this one signs and accepts with.
+    one.change("POST", "/v1/keys/rotate", json!({})).await;
+    assert_eq!(kept().await.version, "2.0.0");
+    let value = String::from_utf8(raw(&etcd, "secret/cookie").await).unwrap();
+    assert!(value.contains("sealed 1 "), "{value}");
+
+    let folder = Arc::new(TempDir::new().unwrap());
+    let file = folder.path().join("switchback.toml");
+    let process = "[proxy]\nlisten = [\"127.0.0.1:0\"]\n[admin]\nlisten = \"off\"\n";
+    std::fs::write(&file, format!("{process}{}", shop(&format!("secret = \"{}\"\n", "t".repeat(32))))).unwrap();
+    let error = switchback::app::App::start(switchback::config::load(&file).unwrap()).await.err().unwrap();
+    assert!(error.to_string().contains("no secret of store.secret opens the document secret/cookie"), "{error}");
+}

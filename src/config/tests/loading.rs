@@ -25,7 +25,8 @@ fn the_small_file_has_the_defaults() {
     assert_eq!(settings.proxy, ProxySettings { listen, handover, ..ProxySettings::default() });
     assert_eq!(settings.admin, AdminSettings::default());
     assert_eq!(settings.metrics, MetricsSettings::default());
-    assert_eq!(settings.store, StoreSettings { path: "/etc/sb/switchback.db".into(), last_good: true, etcd: None });
+    assert_eq!(settings.store, StoreSettings { path: "/etc/sb/switchback.db".into(), ..StoreSettings::default() });
+    assert!(settings.store.last_good && settings.store.secret.is_empty() && settings.store.etcd.is_none());
     assert_eq!(settings.structure.tenants, Default::default());
     assert_eq!(settings.warnings, [""; 0]);
     let a = service(&settings, "a");
@@ -246,4 +247,20 @@ fn etcd_is_reached_as_the_file_says() {
     assert_eq!((user.as_str(), password.reveal()), ("proxy", "secret"));
     assert!(etcd.ca.as_ref().unwrap().contains("BEGIN CERTIFICATE") && etcd.identity.is_some());
     assert!(!format!("{etcd:?}").contains("\"secret\""));
+}
+
+#[test]
+fn what_seals_the_keys_is_one_secret_or_several_and_etcd_should_have_one() {
+    let store = |keys: &str| good(&format!("{SMALL}[store]\n{keys}\n"));
+    let (new, old) = ("n".repeat(32), "o".repeat(32));
+    let several = store(&format!("secret = [\"{new}\", \"{old}\"]"));
+    let shown: Vec<_> = several.store.secret.iter().map(|s| s.reveal().to_owned()).collect();
+    assert_eq!(shown, [new.clone(), old]);
+    assert!(!format!("{several:?}").contains(&new));
+    let etcd = "etcd = [\"http://e:1\"]";
+    let warnings = store(etcd).warnings;
+    assert!(warnings.len() == 1 && warnings[0].starts_with("store.secret: is not set"), "{warnings:?}");
+    assert_eq!(store(&format!("{etcd}\nsecret = \"{new}\"")).warnings, [""; 0]);
+    let signs = SMALL.replace("[proxy]", &format!("[proxy]\ncookie_secret = \"{new}\""));
+    assert_eq!(good(&format!("{signs}[store]\n{etcd}\n")).warnings, [""; 0]);
 }

@@ -309,6 +309,9 @@ fn the_store_is_in_one_place_and_etcd_is_reached_one_way() {
         &store("etcd = [\"http://e:1\"]\nusername = \"a\""),
         "9 store.username: means nothing here; allowed is it beside the key password",
     );
+    let short = store("secret = \"hunter2\"");
+    expect(&short, "8 store.secret: has 7 characters; allowed is at least 32 characters");
+    assert!(!short.to_string().contains("hunter2"));
     expect(&store("prefix = \"/a\""), "8 store.prefix: means nothing here; allowed is it beside the key etcd");
     for wrong in ["e:2379", "http://", "ftp://e", "http://u:p@e", "http://e/x"] {
         let found = store(&format!("etcd = [\"{wrong}\"]"));

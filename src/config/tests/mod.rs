@@ -29,7 +29,9 @@ versions = { 1 = { endpoints = ["127.0.0.1:7001"] } }
 fn env(name: &str) -> Option<String> {
     let value = match name {
         "PORT" => "8080",
-        "COOKIE_SECRET" | "TESTER_SECRET" | "JWT_SECRET" | "BYPASS_SECRET" => "0123456789abcdef0123456789abcdef",
+        "COOKIE_SECRET" | "STORE_SECRET" | "TESTER_SECRET" | "JWT_SECRET" | "BYPASS_SECRET" => {
+            "0123456789abcdef0123456789abcdef"
+        }
         "SLACK_URL" | "WEBHOOK_URL" => "https://hooks.example.com/in",
         "PAGERDUTY_KEY" | "SMTP_PASSWORD" | "ETCD_PASSWORD" => "secret",
         "WEBHOOK_SECRET" => "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
