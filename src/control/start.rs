@@ -13,10 +13,14 @@ use super::seal::{resealed, sealed};
 use super::writer::Writer;
 use super::{Board, Control, LISTENER_LAG, QUEUE, StartError, View};
 use crate::config::Settings;
-use crate::model::{Author, Change, ChangeRequest, Commit, Document, DocumentKey, ServiceName, State};
+use crate::model::{Author, Change, ChangeRequest, Commit, Document, DocumentError, DocumentKey, ServiceName, State};
 use crate::routing::{Context, Routes};
-use crate::store::{LastGood, Loaded, Store};
+use crate::store::{LastGood, Loaded, Store, StoreError};
 use crate::telemetry::{Metrics, Tallies};
+
+/// How often a start adds what the store lacks while others write there, too: more often than a large fleet needs, since
+/// each of them writes a service or the key only once.
+const TRIES: usize = 20;
 
 /// What the control room is built from.
 pub struct Parts {
@@ -54,17 +58,10 @@ pub async fn start(parts: Parts) -> Result<Started, StartError> {
     let Parts { settings, store, last_good, salvaged, returns, tallies, metrics, fresh_secret } = parts;
     let adrift = salvaged.is_some() && returns;
     let read_only = salvaged.is_some() && !returns;
-    let loaded = match salvaged {
-        Some(loaded) => loaded,
-        None => store.load().await?,
+    let Basis { state, next_event, secrets } = match salvaged {
+        Some(loaded) => Basis::read(loaded)?,
+        None => complete(&settings, &*store, &fresh_secret).await?,
     };
-    let mut state = State::from_documents(loaded.revision, &loaded.documents)?;
-    let mut next_event = loaded.next_event;
-    let mut secrets = secrets_of(loaded.documents);
-    if !read_only && !adrift {
-        begin_services(&settings, &*store, &mut state, &mut next_event).await?;
-        keep_secret(&settings, &*store, &mut state, &mut secrets, fresh_secret).await?;
-    }
     let signer = Arc::new(signer(&settings, &secrets)?);
     let context = Context { tallies, signer, reach: Arc::new(settings.admin.reach()) };
     let routes = Arc::new(Routes::compile(&settings.structure, &state, &context, None)?);
@@ -91,6 +88,37 @@ pub async fn start(parts: Parts) -> Result<Started, StartError> {
         Writer::new(view, published, (events, made), adrift, store, last_good, context, metrics, secrets, next_event);
     let writer = tokio::spawn(writer.run(queue));
     Ok(Started { control, writer })
+}
+
+/// What a process starts from.
+struct Basis {
+    state: State,
+    next_event: u64,
+    secrets: Vec<Document>,
+}
+
+impl Basis {
+    fn read(loaded: Loaded) -> Result<Self, DocumentError> {
+        let state = State::from_documents(loaded.revision, &loaded.documents)?;
+        Ok(Self { state, next_event: loaded.next_event, secrets: secrets_of(loaded.documents) })
+    }
+}
+
+/// What the store has, after it was given what it lacks. When a fleet starts on an empty store, another process may be ahead
+/// with that: then it is read again, and this one adds what is still missing.
+async fn complete(settings: &Settings, store: &dyn Store, fresh: &str) -> Result<Basis, StartError> {
+    let mut tries = 1;
+    loop {
+        let mut basis = Basis::read(store.load().await?)?;
+        let mut done = begin_services(settings, store, &mut basis.state, &mut basis.next_event).await;
+        if done.is_ok() {
+            done = keep_secret(settings, store, &mut basis.state, &mut basis.secrets, fresh).await;
+        }
+        match done {
+            Err(StartError::Store(StoreError::Conflict { .. })) if tries < TRIES => tries += 1,
+            done => return done.map(|()| basis),
+        }
+    }
 }
 
 /// Services of the file that the store does not know begin with their initial split.
@@ -130,13 +158,13 @@ async fn keep_secret(
     store: &dyn Store,
     state: &mut State,
     secrets: &mut Vec<Document>,
-    fresh: String,
+    fresh: &str,
 ) -> Result<(), StartError> {
     let key = document_key();
     let seals = &settings.store.secret;
     let body = match secrets.iter().find(|d| d.key == key) {
         Some(document) => resealed(seals, document)?,
-        None => settings.proxy.cookie_secret.is_empty().then(|| sealed(seals, &key, &fresh)),
+        None => settings.proxy.cookie_secret.is_empty().then(|| sealed(seals, &key, fresh)),
     };
     let Some(body) = body else { return Ok(()) };
     let revision = state.revision + 1;

@@ -1,12 +1,17 @@
-//! Starts on a store: with keys that are sealed, plain or sealed by somebody else.
+//! Starts on a store: with keys that are sealed, plain or sealed by somebody else, and beside others that start.
 
 use std::path::Path;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use tokio::sync::{Barrier, watch};
 
 use super::super::seal::{SealError, opened};
 use super::super::{SubmitError, fresh_secret};
 use super::*;
 use crate::config::{self, Hidden};
-use crate::store::MemoryStore;
+use crate::model::{Event, EventQuery};
+use crate::store::{MemoryStore, StoreError};
 
 const FILE: &str = r#"
 [proxy]
@@ -124,4 +129,115 @@ async fn a_key_that_another_process_sealed_with_another_secret_is_refused_by_nam
     assert!(matches!(error, SubmitError::Sealed(_)), "{error}");
     let refused = control.view().refused.clone().unwrap();
     assert!(refused.why.contains("store.secret"), "{refused:?}");
+}
+
+/// A store on which others are at work.
+struct Shared {
+    store: Arc<MemoryStore>,
+    /// So many commits come a moment after somebody else's.
+    late: Mutex<usize>,
+    /// The first loads wait for each other.
+    together: Option<Barrier>,
+    loads: Mutex<usize>,
+}
+
+impl Shared {
+    fn new(late: usize, together: Option<Barrier>) -> Arc<Self> {
+        let store = Arc::new(MemoryStore::new());
+        Arc::new(Self { store, late: Mutex::new(late), together, loads: Mutex::new(0) })
+    }
+
+    /// What another process does that starts on the same file.
+    async fn another(&self, n: usize) {
+        let loaded = self.store.load().await.unwrap();
+        let state = State::from_documents(loaded.revision, &loaded.documents).unwrap();
+        let settings = settings(&[]);
+        let new = settings.structure.services.keys().find(|name| state.service(name.as_str()).is_none());
+        let commit = match new {
+            Some(name) => state.apply(&settings.structure, &begin(name), loaded.next_event, now_ms()).unwrap().commit,
+            None => {
+                let puts = vec![(DocumentKey::Archive(format!("other/{n}")), "{}".to_owned())];
+                let (expected, revision) = (loaded.revision, loaded.revision + 1);
+                Commit { expected, revision, puts, ..Commit::default() }
+            }
+        };
+        self.store.commit(commit).await.unwrap();
+    }
+}
+
+#[async_trait]
+impl Store for Shared {
+    async fn load(&self) -> Result<Loaded, StoreError> {
+        let first = {
+            let mut loads = self.loads.lock().unwrap();
+            *loads += 1;
+            *loads <= 2
+        };
+        let loaded = self.store.load().await;
+        if let Some(together) = self.together.as_ref().filter(|_| first) {
+            together.wait().await;
+        }
+        loaded
+    }
+    async fn get(&self, key: &DocumentKey) -> Result<Option<Document>, StoreError> {
+        self.store.get(key).await
+    }
+    async fn list(&self, prefix: &str, after: &str, limit: usize) -> Result<Vec<(DocumentKey, u64)>, StoreError> {
+        self.store.list(prefix, after, limit).await
+    }
+    async fn commit(&self, commit: Commit) -> Result<u64, StoreError> {
+        let late = {
+            let mut late = self.late.lock().unwrap();
+            *late = late.saturating_sub(1);
+            *late
+        };
+        if late > 0 {
+            self.another(late).await;
+        }
+        self.store.commit(commit).await
+    }
+    async fn append(&self, events: Vec<Event>) -> Result<u64, StoreError> {
+        self.store.append(events).await
+    }
+    async fn events(&self, query: EventQuery) -> Result<Vec<Event>, StoreError> {
+        self.store.events(query).await
+    }
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.store.ping().await
+    }
+    fn watch(&self) -> watch::Receiver<u64> {
+        self.store.watch()
+    }
+}
+
+async fn begun(store: &MemoryStore) -> usize {
+    let events = store.events(EventQuery { limit: 100, ..EventQuery::default() }).await.unwrap();
+    events.iter().filter(|event| event.kind == crate::model::EventKind::ServiceAdded).count()
+}
+
+#[tokio::test]
+async fn two_processes_start_on_an_empty_store_at_once() {
+    let shared = Shared::new(0, Some(Barrier::new(2)));
+    let begin = || start(parts(shared.clone(), settings(&["a"])));
+    let (one, two) = tokio::join!(begin(), begin());
+    let (one, two) = (one.unwrap().control, two.unwrap().control);
+    assert_eq!(begun(&shared.store).await, 2, "each service begins once");
+    let key = stored(&shared.store).await;
+    assert_eq!(text_of(&key, "a").unwrap().lines().count(), 1, "one key, which both have");
+    let last = one.view().state.revision.max(two.view().state.revision);
+    assert_eq!(last, shared.store.load().await.unwrap().revision);
+    let loads = *shared.loads.lock().unwrap();
+    assert!(loads >= 3, "one of them looked again: {loads}");
+}
+
+#[tokio::test]
+async fn a_start_goes_on_after_whatever_others_commit_meanwhile_but_not_for_ever() {
+    let shared = Shared::new(TRIES, None);
+    let control = start(parts(shared.clone(), settings(&[]))).await.unwrap().control;
+    assert_eq!((begun(&shared.store).await, control.view().state.services.len()), (2, 2));
+    assert_eq!(control.view().state.revision, shared.store.load().await.unwrap().revision);
+    let busy = Shared::new(usize::MAX, None);
+    let error = start(parts(busy.clone(), settings(&[]))).await.err().unwrap();
+    assert!(matches!(error, StartError::Store(StoreError::Conflict { .. })), "{error}");
+    assert_eq!(*busy.loads.lock().unwrap(), TRIES);
 }

@@ -109,3 +109,17 @@ async fn proxies_with_one_secret_share_keys_that_etcd_does_not_know() {
     let error = switchback::app::App::start(switchback::config::load(&file).unwrap()).await.err().unwrap();
     assert!(error.to_string().contains("no secret of store.secret opens the document secret/cookie"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_starts_on_an_empty_etcd_at_once() {
+    let (old, new) = (Backend::start("1.0.0").await, Backend::start("2.0.0").await);
+    let etcd = Etcd::start();
+    let text = format!("[store]\netcd = [\"{}\"]\n{}", etcd.url("http"), two_versions(&old, &new, ""));
+    let (one, two, three) = tokio::join!(TestApp::start(&text), TestApp::start(&text), TestApp::start(&text));
+    let added = one.events("kind=service_added&limit=100").await;
+    assert_eq!(added.len(), 1, "the service begins once: {added:?}");
+    one.split("shop", 100.0).await;
+    for app in [&two, &three] {
+        until("all follow", Duration::from_secs(10), async || app.version_of("u").await == "2.0.0").await;
+    }
+}
