@@ -90,7 +90,7 @@ impl Writer {
             let gone = |key: &DocumentKey| deletes.contains(key) || puts.iter().any(|document| document.key == *key);
             let mut all: Vec<_> = self.secrets.iter().filter(|document| !gone(&document.key)).cloned().collect();
             all.extend(secrets_of(puts));
-            let context = Context { signer: Arc::new(signer(&view.settings, &all)), ..self.context.clone() };
+            let context = Context { signer: Arc::new(signer(&view.settings, &all)?), ..self.context.clone() };
             let routes = Routes::compile(structure, &state, &context, Some(&view.routes))?;
             (self.context, self.secrets) = (context, all);
             routes
