@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 
+use super::spoken::{Heard, Keys, New};
 use crate::analysis::{ArmCounts, Batch, RawCounts, Signal, SignalCounts, Signals};
 use crate::model::{VersionName, Weights};
-use crate::telemetry::{ArmReading, EpochTally, ScopeTally, TallySignal};
+use crate::telemetry::{ArmReading, EpochTally, ScopeTally, SignalReading, TallySignal};
 
 /// The last reading of each epoch of each scope.
 #[derive(Default)]
 pub(super) struct Readings {
     last: HashMap<u64, Vec<EpochReading>>,
+    spoken: HashMap<u64, Heard>,
 }
 
 /// Failures with pauses shorter than this are one run, in milliseconds.
@@ -39,6 +41,16 @@ pub(super) struct EpochNews {
 }
 
 impl Readings {
+    /// Reads which keys spoke in a scope since the last look. Before [`Self::news`], which counts at least those.
+    pub fn keys(&mut self, scope: &ScopeTally, now_ms: u64) -> Keys {
+        self.spoken.entry(scope.id()).or_default().read(&scope.epochs(), now_ms)
+    }
+
+    /// The keys of a scope that are told to others.
+    pub fn told_keys(&self, scope: u64) -> Keys {
+        self.spoken.get(&scope).map(Heard::told).unwrap_or_default()
+    }
+
     /// Reads a scope and keeps the reading for the next time.
     pub fn news(&mut self, scope: &ScopeTally) -> Vec<EpochNews> {
         let before = self.last.remove(&scope.id()).unwrap_or_default();
@@ -70,6 +82,7 @@ impl Readings {
     /// Forgets a scope that was let go.
     pub fn forget(&mut self, scope: u64) {
         self.last.remove(&scope);
+        self.spoken.remove(&scope);
     }
 }
 
@@ -80,7 +93,7 @@ impl EpochReading {
         let arms: Vec<_> = self.arms.iter().map(|arm| difference(arm, old)).collect();
         let something = arms.iter().any(|arm| !is_empty(arm));
         let (epoch, weights, late) = (self.epoch, self.weights.clone(), false);
-        something.then(|| EpochNews { epoch, weights, late, arms, first_bad_ms })
+        something.then_some(EpochNews { epoch, weights, late, arms, first_bad_ms })
     }
 
     fn bad_since_ms(&self, version: &VersionName) -> Option<u64> {
@@ -93,6 +106,18 @@ impl EpochNews {
     /// Whether a version other than this one failed.
     pub fn fails_beside(&self, baseline: &VersionName) -> bool {
         self.arms.iter().any(|arm| arm.failures > 0 && arm.version != *baseline)
+    }
+
+    /// Lets only so many keys speak; what is used is taken away. Of `proxies` each may have met the same keys.
+    pub fn speak_once(&mut self, new: &mut New, proxies: u64) {
+        for arm in &mut self.arms {
+            for (signal, counts) in (0u8..).zip(&mut arm.signals) {
+                let left = new.entry((arm.version.clone(), signal)).or_default();
+                let bad = counts.bad.min(*left);
+                *left -= bad;
+                *counts = SignalReading { n: counts.n.div_ceil(proxies).max(bad), bad };
+            }
+        }
     }
 
     /// Requests of all versions.

@@ -12,6 +12,7 @@ mod members;
 mod pause;
 mod rollouts;
 mod settle;
+mod spoken;
 mod tick;
 mod together;
 

@@ -13,6 +13,8 @@ use super::evidence::{self, EpochNews, Readings};
 use super::fleet::Fleets;
 use super::members::{May, Members};
 use super::settle::{self, Findings};
+use super::spoken::{Keys, Spoken, speak_once};
+use super::together::Elsewhere;
 use crate::analysis::{Action, Assessment, Comparison, EvidenceWindow, Parameters, Rate, Recent, Signal};
 use crate::control::{ComparisonReport, Control, ScopeKey, SubmitError, View};
 use crate::model::{BasisPoints, Change, ChangeRequest, GuardSpec, Scope, ServiceName, Split, VersionName};
@@ -61,6 +63,8 @@ pub struct Autopilot {
     pub(super) fleets: Fleets,
     /// The fleet of proxies; none when this one is alone with its store.
     pub(super) members: Option<Members>,
+    /// Who has spoken, by scope, at whichever proxy.
+    spoken: HashMap<u64, Spoken>,
     pub(super) entries: HashMap<ScopeKey, Entry>,
     /// Requests per second of each scope, known before a canary begins.
     pub(super) rates: HashMap<u64, Rate>,
@@ -90,6 +94,8 @@ struct Seen<'a> {
     epochs: Vec<EpochNews>,
     /// How many of them are of this proxy.
     here: usize,
+    /// Keys that spoke.
+    keys: Vec<Keys>,
 }
 
 /// What became of a change.
@@ -121,6 +127,7 @@ impl Autopilot {
             cuts: Cuts::default(),
             fleets: Fleets::default(),
             members,
+            spoken: HashMap::new(),
             entries: HashMap::new(),
             rates: HashMap::new(),
             parameters: HashMap::new(),
@@ -207,7 +214,7 @@ impl Autopilot {
         }
     }
 
-    fn look_at(&mut self, look: &Look<'_>, handle: &ScopeHandle, elsewhere: Vec<EpochNews>, wanted: &mut Vec<Wanted>) {
+    fn look_at(&mut self, look: &Look<'_>, handle: &ScopeHandle, elsewhere: Elsewhere, wanted: &mut Vec<Wanted>) {
         let Look { view, now_us, now_ms, .. } = *look;
         let scope = &handle.tally;
         let news = lock(&self.windows).record(now_ms, scope);
@@ -218,7 +225,7 @@ impl Autopilot {
                 self.control.board().add_failed(&handle.service, &delta.version, failed);
             }
         }
-        let ended = news.iter().map(|d| d.requests).chain(elsewhere.iter().map(EpochNews::requests)).sum();
+        let ended = news.iter().map(|d| d.requests).chain(elsewhere.epochs.iter().map(EpochNews::requests)).sum();
         self.rates.entry(scope.id()).or_default().add(now_ms, ended);
         let Some(route) = view.routes.service(handle.service.as_str()) else { return };
         let baseline = route.baseline().name.clone();
@@ -236,10 +243,16 @@ impl Autopilot {
         if scope.is_other() {
             return;
         }
-        let here = self.readings.news(scope);
+        let mut keys = elsewhere.keys;
+        if self.members.is_some() {
+            keys.push(self.readings.keys(scope, now_ms));
+        }
+        let epochs = self.readings.news(scope);
         scope.retire_epochs(now_us);
         if guard.enabled {
-            let mut seen = Seen { news: &news, here: here.len(), epochs: here.into_iter().chain(elsewhere).collect() };
+            let here = epochs.len();
+            let epochs = epochs.into_iter().chain(elsewhere.epochs).collect();
+            let mut seen = Seen { news: &news, epochs, here, keys };
             self.compare(look, route, handle, &mut seen, wanted);
         }
     }
@@ -264,10 +277,10 @@ impl Autopilot {
         let rate = self.rates.entry(handle.tally.id()).or_default().rate(now_ms);
         let parameters = self.parameters_of(&handle.service, &route.spec.guard);
         let alone = alone::is_alone(route, tenant.is_some(), owner);
-        let Seen { epochs, .. } = &*seen;
-        if let Some(members) = self.members.as_mut().filter(|_| intended.sole() != Some(baseline)) {
-            members.counted(&handle.tally, &epochs[..seen.here], baseline);
+        if intended.sole() != Some(baseline) {
+            self.share(route, handle, split.attempt, alone, seen);
         }
+        let Seen { epochs, .. } = &*seen;
         for (canary, _) in intended.iter().filter(|(v, _)| *v != baseline) {
             let key = ScopeKey { service: handle.service.clone(), tenant: tenant.cloned(), canary: canary.clone() };
             let share = in_effect.share_between(baseline, canary);
@@ -309,6 +322,19 @@ impl Autopilot {
                 self.control.note(note);
             }
             wanted.extend(entry_wants.change.map(|request| Wanted { request, key: Some(key) }));
+        }
+    }
+
+    /// Tells other proxies what was counted here, and lets each user speak once wherever the requests came to.
+    fn share(&mut self, route: &ServiceRoute, handle: &ScopeHandle, attempt: u64, alone: bool, seen: &mut Seen<'_>) {
+        let Some(members) = &mut self.members else { return };
+        members.counted(&handle.tally, &seen.epochs[..seen.here], &route.baseline().name);
+        if !route.spec.sticky.is_empty() && !alone {
+            let new = self.spoken.entry(handle.tally.id()).or_default().first(attempt, &seen.keys);
+            let proxies = members.judged();
+            if proxies > 1 {
+                speak_once(&mut seen.epochs, new, proxies);
+            }
         }
     }
 
@@ -403,6 +429,7 @@ impl Autopilot {
             self.cuts.forget(id);
             self.rates.remove(&id);
             self.fleets.forget_scope(id);
+            self.spoken.remove(&id);
             lock(&self.windows).forget(&handle.tally);
             self.entries.retain(|_, e| e.scope != id);
         }

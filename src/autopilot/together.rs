@@ -5,16 +5,24 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::evidence::EpochNews;
 use super::members::{May, Members};
+use super::spoken::Keys;
 use super::tick::Autopilot;
 use crate::control::View;
 use crate::model::VersionName;
 use crate::store::Role;
 use crate::telemetry::{Rescue, ServiceTally};
 
+/// What other proxies counted in a scope since the last look.
+#[derive(Default)]
+pub(super) struct Elsewhere {
+    pub epochs: Vec<EpochNews>,
+    pub keys: Vec<Keys>,
+}
+
 impl Autopilot {
     /// What the guard may do now, and what other members counted by scope. Scopes are made here as if each had just had a
     /// request, so that the guard looks at them.
-    pub(super) fn meet(&mut self, view: &View, now_us: u64) -> (May, HashMap<u64, Vec<EpochNews>>) {
+    pub(super) fn meet(&mut self, view: &View, now_us: u64) -> (May, HashMap<u64, Elsewhere>) {
         let now_ms = now_us / 1_000;
         let Some(members) = &mut self.members else { return (May::Advance, HashMap::new()) };
         if members.look(now_ms) {
@@ -27,13 +35,16 @@ impl Autopilot {
             self.control.board().add_failed_elsewhere(&service, &version, count);
         }
         let mut elsewhere = HashMap::new();
-        for ((service, tenant), news) in members.take_news() {
+        let mut keys = members.take_keys();
+        for (whose, epochs) in members.take_news() {
+            let told = keys.remove(&whose).unwrap_or_default();
+            let (service, tenant) = whose;
             if view.routes.service(service.as_str()).is_none() {
                 continue;
             }
             let touched = self.tallies.service(&service).touched(tenant.as_ref(), now_us);
             if let Some(scope) = touched {
-                elsewhere.insert(scope.id(), news);
+                elsewhere.insert(scope.id(), Elsewhere { epochs, keys: told });
             }
         }
         (members.may(), elsewhere)

@@ -142,9 +142,12 @@ mod tests {
         let mut altered = stored.body.clone();
         let last = if altered.ends_with('A') { "B" } else { "A" };
         altered.replace_range(20..21, if &altered[20..21] == last { "C" } else { last });
-        assert!(matches!(opened(&[a.clone()], &document("cookie", altered)), Err(SealError::WrongSecret { .. })));
+        assert!(matches!(
+            opened(std::slice::from_ref(&a), &document("cookie", altered)),
+            Err(SealError::WrongSecret { .. })
+        ));
         for odd in ["sealed 2 AAAA", "sealed 1 ???", "sealed "] {
-            let error = opened(&[a.clone()], &document("cookie", odd.to_owned())).unwrap_err();
+            let error = opened(std::slice::from_ref(&a), &document("cookie", odd.to_owned())).unwrap_err();
             assert_eq!(error, SealError::UnknownForm { key: key.clone() }, "{odd}");
         }
         let short = document("cookie", "sealed 1 AAAA".to_owned());

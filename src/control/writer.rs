@@ -344,11 +344,13 @@ impl Writer {
         self.tell_of_ours(begun);
         let report =
             ReloadReport { revision: state.revision, changed, needs_restart, warnings: settings.warnings.clone() };
-        self.show(View { state, settings: Arc::new(settings), routes, ..(*view).clone() });
+        self.show(View { state, settings: Arc::new(settings), routes, refused: None, ..(*view).clone() });
         let mut event = Event::of_proxy(EventKind::Reloaded, report.revision, now_ms());
         event.reason = "the configuration file was read again".to_owned();
         event.after = json!(report);
         self.note(event).await;
+        // What did not fit the settings before may fit these.
+        self.catch_up_if_behind().await;
         Ok(report)
     }
 

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use super::keys::KeySet;
+use super::keys::{KeySet, mix};
+use super::spoken::{Spoken, Word};
 use crate::model::{Split, VersionName, Weights};
 
 /// What can be bad about a request.
@@ -84,6 +85,7 @@ struct SignalTally {
 pub(super) struct AttemptKeys {
     attempt: u64,
     arms: Box<[(VersionName, Arc<ArmKeys>)]>,
+    spoken: Arc<Spoken>,
 }
 
 /// Which keys one version has met: routed, timed, and for each signal those that were bad.
@@ -92,6 +94,20 @@ pub(super) struct ArmKeys {
     routed: KeySet,
     timed: KeySet,
     bad: [KeySet; TallySignal::COUNT],
+    /// Its place among the versions of the attempt.
+    place: u8,
+    spoken: Arc<Spoken>,
+}
+
+/// A key that spoke against a version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadKey {
+    /// The version.
+    pub version: VersionName,
+    /// By [`TallySignal::index`].
+    pub signal: u8,
+    /// 40 bits that are the same at every proxy.
+    pub key: u64,
 }
 
 impl EpochTally {
@@ -123,6 +139,17 @@ impl EpochTally {
     pub fn take_first_bad_us(&self, version: &str, signal: TallySignal) -> Option<u64> {
         let arm = self.arms.iter().find(|a| a.version.as_str() == version)?;
         Some(arm.signals[signal.index()].first_bad_us.swap(u64::MAX, Relaxed)).filter(|us| *us != u64::MAX)
+    }
+
+    /// The keys that spoke against a version in this attempt from this turn on, and the turn to ask for next. Each key
+    /// speaks once for each signal.
+    pub fn bad_keys(&self, from: u64) -> (Vec<BadKey>, u64) {
+        let (words, next) = self.keys.spoken.since(from);
+        let key = |word: Word| {
+            let (version, _) = self.keys.arms.get(usize::from(word.arm))?;
+            Some(BadKey { version: version.clone(), signal: word.signal, key: word.key })
+        };
+        (words.into_iter().filter_map(key).collect(), next)
     }
 
     pub(super) fn arm_of(&self, version: &VersionName) -> Option<usize> {
@@ -223,6 +250,9 @@ impl ArmTally {
             _ => true,
         };
         if new {
+            if let Some(keys) = &self.keys {
+                keys.speak(signal, key, now_us);
+            }
             let tally = self.signal(signal);
             tally.bad.fetch_add(1, Relaxed);
             if tally.first_bad_us.load(Relaxed) > now_us {
@@ -250,17 +280,27 @@ impl SignalTally {
     }
 }
 
+impl ArmKeys {
+    fn speak(&self, signal: TallySignal, key: Option<u64>, now_us: u64) {
+        // Who has no key is nobody that anyone else has met.
+        let nobody = || std::ptr::from_ref(self) as u64 ^ (now_us << 20) ^ self.spoken.turns();
+        self.spoken.add(self.place, signal, mix(key.unwrap_or_else(nobody)));
+    }
+}
+
 impl AttemptKeys {
     /// Sets for every version that the attempt may send keys to: those in effect and those a brake holds back.
     fn new(split: &Split, weights: &Weights) -> Self {
         let mut arms: Vec<(VersionName, Arc<ArmKeys>)> = Vec::new();
+        let spoken = Arc::<Spoken>::default();
         let intended = split.intended();
         for (version, _) in weights.iter().chain(intended.iter()) {
             if !arms.iter().any(|(v, _)| v == version) {
-                arms.push((version.clone(), Arc::default()));
+                let (place, spoken) = (arms.len() as u8, spoken.clone());
+                arms.push((version.clone(), Arc::new(ArmKeys { place, spoken, ..ArmKeys::default() })));
             }
         }
-        Self { attempt: split.attempt, arms: arms.into_boxed_slice() }
+        Self { attempt: split.attempt, arms: arms.into_boxed_slice(), spoken }
     }
 
     fn of(&self, version: &VersionName) -> Option<&Arc<ArmKeys>> {

@@ -140,7 +140,7 @@ impl Level {
 
 /// The finaliser of SplitMix64. The hash may be the one that chose the bucket; on a version with a small share its
 /// upper bits are then all alike, and without mixing the keys would crowd into a few words.
-fn mix(hash: u64) -> u64 {
+pub(super) fn mix(hash: u64) -> u64 {
     let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     hash ^ (hash >> 31)

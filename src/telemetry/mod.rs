@@ -28,6 +28,7 @@ mod service;
 mod sessions;
 mod shadow;
 mod sketch;
+mod spoken;
 mod streams;
 mod tally;
 #[cfg(test)]
@@ -41,7 +42,7 @@ mod window;
 pub use access_log::{AccessLine, AccessLog, AccessLogError, LogTarget};
 pub use cells::VersionMetrics;
 pub use detours::{Detour, DetourCounts, Rescue};
-pub use epoch::{ArmReading, EpochTally, SignalReading, TallySignal};
+pub use epoch::{ArmReading, BadKey, EpochTally, SignalReading, TallySignal};
 pub use keys::KeySet;
 pub use metrics::Metrics;
 pub use outcome::{FailureKind, Fault, Outcome, code_class};

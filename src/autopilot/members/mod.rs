@@ -18,6 +18,7 @@ use self::others::Others;
 pub(super) use self::others::Seen;
 use self::publisher::Publisher;
 use super::evidence::{EpochNews, Readings};
+use super::spoken::Keys;
 use crate::model::{ServiceName, TenantName, VersionName};
 use crate::store::{Heard, Membership, Note, Role, Standing};
 use crate::telemetry::{ScopeTally, TotalsDelta, latency};
@@ -124,6 +125,11 @@ impl Members {
     /// What others counted since the last look.
     pub fn take_news(&mut self) -> BTreeMap<Whose, Vec<EpochNews>> {
         self.others.take_news()
+    }
+
+    /// Keys that spoke at others, as far as they were told since the last look.
+    pub fn take_keys(&mut self) -> BTreeMap<Whose, Vec<Keys>> {
+        self.others.take_keys()
     }
 
     /// Latencies that others saw since the last look.

@@ -4,8 +4,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::autopilot::evidence::EpochReading;
+use crate::autopilot::spoken::Keys;
 use crate::model::{BasisPoints, ServiceName, TenantName, VersionName, Weights};
-use crate::telemetry::{ArmReading, SignalReading, TallySignal};
+use crate::telemetry::{ArmReading, BadKey, SignalReading, TallySignal};
 
 /// The format that this release writes and reads.
 const FORMAT: u8 = 1;
@@ -13,8 +14,16 @@ const FORMAT: u8 = 1;
 /// A service, and the tenant or none: whose requests a count is of.
 pub type Whose = (ServiceName, Option<TenantName>);
 
-/// What a scope has counted since its process began, by epoch.
-pub type Counts = (Whose, Vec<EpochReading>);
+/// What a scope has counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counts {
+    /// Which scope.
+    pub whose: Whose,
+    /// Since its process began, by epoch.
+    pub epochs: Vec<EpochReading>,
+    /// The keys that spoke last, where keys stay on their version.
+    pub keys: Keys,
+}
 
 /// What a service has seen as a whole since its process began.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +62,9 @@ struct Page(Vec<(ServiceName, Vec<VersionName>, Vec<Scope>)>);
 struct Scope {
     tenant: Option<TenantName>,
     epochs: Vec<(u64, Vec<Arm>)>,
+    attempt: u64,
+    /// Version, signal and key.
+    keys: Vec<(u8, u8, u64)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -82,29 +94,33 @@ pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
 /// The bytes of a page of counts.
 pub fn encode_counts(counts: &[Counts]) -> Vec<u8> {
     let mut services: Vec<(ServiceName, Vec<VersionName>, Vec<Scope>)> = Vec::new();
-    for ((service, tenant), epochs) in counts {
+    for Counts { whose: (service, tenant), epochs, keys } in counts {
         let place = services.iter().position(|(name, ..)| name == service).unwrap_or_else(|| {
             services.push((service.clone(), Vec::new(), Vec::new()));
             services.len() - 1
         });
         let (_, versions, scopes) = &mut services[place];
         let epochs = epochs.iter().map(|reading| (reading.epoch, arms(reading, versions))).collect();
-        scopes.push(Scope { tenant: tenant.clone(), epochs });
+        let spoke = keys.keys.iter().filter_map(|k| Some((number(&k.version, versions)?, k.signal, k.key)));
+        let spoke = spoke.collect();
+        scopes.push(Scope { tenant: tenant.clone(), epochs, attempt: keys.attempt, keys: spoke });
     }
     encode(&Page(services))
 }
 
+/// The number of a version among those that were named.
+fn number(version: &VersionName, versions: &mut Vec<VersionName>) -> Option<u8> {
+    let place = versions.iter().position(|v| v == version).unwrap_or_else(|| {
+        versions.push(version.clone());
+        versions.len() - 1
+    });
+    u8::try_from(place).ok()
+}
+
 fn arms(reading: &EpochReading, versions: &mut Vec<VersionName>) -> Vec<Arm> {
-    let mut number = |version: &VersionName| {
-        let place = versions.iter().position(|v| v == version).unwrap_or_else(|| {
-            versions.push(version.clone());
-            versions.len() - 1
-        });
-        u8::try_from(place).ok()
-    };
     let arms = reading.arms.iter().zip(&reading.bad_since_ms).filter_map(|(arm, bad_since_ms)| {
         Some(Arm {
-            version: number(&arm.version)?,
+            version: number(&arm.version, versions)?,
             share: reading.weights.share(arm.version.as_str()).points(),
             routed: arm.routed,
             requests: arm.requests,
@@ -123,7 +139,16 @@ pub fn decode_counts(bytes: &[u8]) -> Option<Vec<Counts>> {
     for (service, versions, scopes) in services {
         for scope in scopes {
             let epochs = scope.epochs.into_iter().map(|(epoch, arms)| reading(epoch, &arms, &versions));
-            counts.push(((service.clone(), scope.tenant), epochs.collect::<Option<_>>()?));
+            let key = |(version, signal, key): (u8, u8, u64)| {
+                let version = versions.get(usize::from(version))?.clone();
+                Some(BadKey { version, signal, key })
+            };
+            let keys = scope.keys.into_iter().map(key).collect::<Option<_>>()?;
+            counts.push(Counts {
+                whose: (service.clone(), scope.tenant),
+                epochs: epochs.collect::<Option<_>>()?,
+                keys: Keys { attempt: scope.attempt, keys },
+            });
         }
     }
     Some(counts)
@@ -186,12 +211,14 @@ mod tests {
             let scope = |((service, tenant), epochs): ((u8, Option<String>), Vec<_>)| {
                 let service = ServiceName::new(&format!("service{service}")).unwrap();
                 let tenant = tenant.map(|name| TenantName::new(&name).unwrap());
-                ((service, tenant), epochs.into_iter().map(epoch).collect())
+                let spoke = |(version, key)| BadKey { version: VersionName::new(version).unwrap(), signal: 2, key };
+                let keys = Keys { attempt: 9, keys: vec![spoke(("2.0.0-rc.1", 1 << 39)), spoke(("1.0.0", 7))] };
+                Counts { whose: (service, tenant), epochs: epochs.into_iter().map(epoch).collect(), keys }
             };
             let all: Vec<Counts> = all.into_iter().map(scope).collect();
             // Pages keep the order of scopes within a service.
             let mut sorted = all;
-            sorted.sort_by(|a, b| a.0.0.cmp(&b.0.0));
+            sorted.sort_by(|a, b| a.whose.0.cmp(&b.whose.0));
             sorted
         })
     }
@@ -226,10 +253,11 @@ mod tests {
             let whose = (ServiceName::new("accounting").unwrap(), TenantName::new(&format!("tenant-{n:04}")).ok());
             let weights = Weights::new(names.iter().cloned().zip(shares)).unwrap();
             let arms = vec![arm(0, 9_000), arm(1, 1_000)];
-            (whose, vec![EpochReading { epoch: 1_000_000, weights, arms, bad_since_ms: vec![None; 2] }])
+            let epochs = vec![EpochReading { epoch: 1_000_000, weights, arms, bad_since_ms: vec![None; 2] }];
+            Counts { whose, epochs, keys: Keys::default() }
         };
         let page: Vec<_> = (0..64).map(counts).collect();
         let bytes = encode_counts(&page).len();
-        assert!(bytes < 64 * 64, "{bytes}");
+        assert!(bytes < 64 * 66, "{bytes}");
     }
 }

@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::notes::{CutTable, ServiceTotals, Totals, Whose, decode, decode_counts};
+use super::notes::{Counts, CutTable, ServiceTotals, Totals, Whose, decode, decode_counts};
 use crate::autopilot::evidence::{EpochNews, EpochReading};
+use crate::autopilot::spoken::Keys;
 use crate::model::{ServiceName, TenantName, VersionName};
 use crate::store::{Heard, MemberId};
 
@@ -23,6 +24,8 @@ pub type Seen = (ServiceName, VersionName, Vec<(u16, u64)>);
 pub struct Others {
     members: HashMap<MemberId, Told>,
     news: BTreeMap<Whose, Vec<EpochNews>>,
+    /// Keys that spoke, told again and again for a while.
+    keys: BTreeMap<Whose, Vec<Keys>>,
     latencies: Vec<Seen>,
     /// Requests that failed on a version for their users: what was added since the last look.
     failed: BTreeMap<(ServiceName, VersionName), i64>,
@@ -77,7 +80,10 @@ impl Others {
         let late = before_ms.is_none_or(|before_ms| now_ms.saturating_sub(before_ms) > SILENT_MS);
         match name.split_once('/').map_or(name.as_str(), |(kind, _)| kind) {
             "counts" => {
-                for (whose, epochs) in decode_counts(&body).unwrap_or_default() {
+                for Counts { whose, epochs, keys } in decode_counts(&body).unwrap_or_default() {
+                    if !keys.keys.is_empty() {
+                        self.keys.entry(whose.clone()).or_default().push(keys);
+                    }
                     let mut news =
                         seen.count(&whose, epochs, |at| from_wall(at).clamp(before_ms.unwrap_or_default(), now_ms));
                     news.iter_mut().for_each(|epoch| epoch.late = late);
@@ -120,6 +126,11 @@ impl Others {
     /// What was counted since the last look.
     pub fn take_news(&mut self) -> BTreeMap<Whose, Vec<EpochNews>> {
         std::mem::take(&mut self.news)
+    }
+
+    /// The keys that were told since the last look.
+    pub fn take_keys(&mut self) -> BTreeMap<Whose, Vec<Keys>> {
+        std::mem::take(&mut self.keys)
     }
 
     /// Latencies since the last look.

@@ -39,7 +39,11 @@ fn epoch(epoch: u64, requests: u64, failed: u64) -> EpochReading {
 }
 
 fn page(member: &str, number: u32, counts: &[(&str, EpochReading)]) -> Heard {
-    let counts: Vec<_> = counts.iter().map(|(tenant, epoch)| (whose(tenant), vec![epoch.clone()])).collect();
+    let counts = counts.iter().map(|(tenant, epoch)| {
+        let (whose, epochs) = (whose(tenant), vec![epoch.clone()]);
+        Counts { whose, epochs, keys: Keys::default() }
+    });
+    let counts: Vec<_> = counts.collect();
     let body = Some(encode_counts(&counts));
     Heard::Note { member: member.into(), name: format!("counts/{number:03}"), body }
 }
@@ -82,11 +86,11 @@ proptest! {
                 tell(&mut others, member, tenant, *count);
             }
         }
-        for member in 0..3 {
-            for tenant in 0..2 {
-                tell(&mut others, member, tenant, counted[member][tenant]);
+        for (member, of_tenants) in counted.into_iter().enumerate() {
+            for (tenant, count) in of_tenants.into_iter().enumerate() {
+                tell(&mut others, member, tenant, count);
                 let sum = heard.entry(tenant).or_default();
-                *sum = (sum.0 + counted[member][tenant].0, sum.1 + counted[member][tenant].1);
+                *sum = (sum.0 + count.0, sum.1 + count.1);
             }
         }
         let sums = sums(&mut others);

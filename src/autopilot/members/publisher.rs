@@ -148,7 +148,7 @@ impl Page {
             for at in epochs.iter_mut().flat_map(|epoch| &mut epoch.bad_since_ms).flatten() {
                 *at = wall(*at);
             }
-            (whose.clone(), epochs)
+            Counts { whose: whose.clone(), epochs, keys: readings.told_keys(*scope) }
         };
         self.scopes.iter().map(of).collect()
     }
