@@ -14,7 +14,7 @@ use crate::lifecycle::Process;
 
 /// Three proxies in front of two versions.
 pub struct Trio {
-    pub etcd: Etcd,
+    pub etcds: Vec<Etcd>,
     pub old: Backend,
     pub new: Backend,
     pub processes: Vec<Process>,
@@ -24,9 +24,13 @@ pub struct Trio {
 
 impl Trio {
     pub async fn start(more: &str) -> Self {
-        let etcd = Etcd::start();
+        Self::start_on(vec![Etcd::start()], more).await
+    }
+
+    async fn start_on(etcds: Vec<Etcd>, more: &str) -> Self {
+        let urls: Vec<_> = etcds.iter().map(|etcd| format!("{:?}", etcd.url("http"))).collect();
         let (old, new) = (Backend::start("1.0.0").await, Backend::start("2.0.0").await);
-        let text = format!("[store]\netcd = [\"{}\"]\n{}", etcd.url("http"), two_versions(&old, &new, more));
+        let text = format!("[store]\netcd = [{}]\n{}", urls.join(", "), two_versions(&old, &new, more));
         let folders: Vec<_> = (0..3).map(|_| TempDir::new().unwrap()).collect();
         let mut processes = Vec::new();
         for folder in &folders {
@@ -36,7 +40,7 @@ impl Trio {
             until("the process to join", Duration::from_secs(10), || async { role(&process).await != "alone" }).await;
             processes.push(process);
         }
-        Self { etcd, old, new, processes, text, folders }
+        Self { etcds, old, new, processes, text, folders }
     }
 
     pub fn start_again(&mut self, number: usize) {
@@ -48,6 +52,22 @@ impl Trio {
         let url = format!("{}/v1/services/shop/split", self.processes[number].admin);
         let answer = client().put(url).json(&body).send().await.unwrap();
         assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+    }
+
+    /// Waits until the fleet is whole and everybody in it is well and at the same revision.
+    async fn is_whole(&self) {
+        until("the fleet to be whole", Duration::from_secs(30), async || {
+            for process in &self.processes {
+                let status = get(process, "/v1/status").await;
+                let members = status["fleet"]["members"].as_array().cloned().unwrap_or_default();
+                let well = members.len() == 3 && members.iter().all(|m| m["health"] == "ok" && m["lag"] == 0);
+                if !well || status["fleet"]["role"] == "alone" || status["store"]["up"] != true {
+                    return false;
+                }
+            }
+            true
+        })
+        .await;
     }
 
     pub async fn weights(&self, number: usize) -> Value {
@@ -214,7 +234,7 @@ async fn a_rollout_goes_on_when_its_leader_is_killed() {
     let mut trio = Trio::start("").await;
     let plan = json!({
         "service": "shop", "to": "2.0.0", "bake": "1s", "max_bake": "60s", "keep_warm": "1m",
-        "steps": [10, 30, 60, 100],
+        "steps": [40, 100],
     });
     let url = format!("{}/v1/rollouts", trio.processes[2].admin);
     let answer: Value = client().post(url).json(&plan).send().await.unwrap().json().await.unwrap();
@@ -246,7 +266,7 @@ async fn without_etcd_all_go_back_by_what_each_sees_and_it_is_one_story_afterwar
     let all: Vec<_> = trio.processes.iter().collect();
     let traffic = Traffic::start(&all, 300);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    trio.etcd.kill();
+    trio.etcds[0].kill();
     trio.new.script.fail(100.0);
     let begun = Instant::now();
     trio.are_back(&[0, 1, 2], Duration::from_secs(15)).await;
@@ -264,19 +284,8 @@ async fn without_etcd_all_go_back_by_what_each_sees_and_it_is_one_story_afterwar
         let answer = client().put(url).json(&json!({ "reason": "x" })).send().await.unwrap();
         assert_eq!(answer.status(), 503);
     }
-    trio.etcd.restart();
-    until("one story", Duration::from_secs(30), async || {
-        for process in &trio.processes {
-            let status = get(process, "/v1/status").await;
-            let members = status["fleet"]["members"].as_array().cloned().unwrap_or_default();
-            let well = members.len() == 3 && members.iter().all(|m| m["health"] == "ok" && m["lag"] == 0);
-            if !well || status["fleet"]["role"] == "alone" || status["store"]["up"] != true {
-                return false;
-            }
-        }
-        true
-    })
-    .await;
+    trio.etcds[0].restart();
+    trio.is_whole().await;
     trio.are_back(&[0, 1, 2], Duration::from_secs(1)).await;
     let events = trio.rollbacks(1).await;
     assert_eq!(events.len(), 1, "one of the three was first: {events:?}");
@@ -378,7 +387,7 @@ async fn pass(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_that_is_cut_off_goes_back_alone_and_comes_back() {
     let trio = Trio::start("").await;
-    let url = trio.etcd.url("http");
+    let url = trio.etcds[0].url("http");
     let way = Way::to(&url).await;
     let folder = TempDir::new().unwrap();
     let far = Process::start(&folder, &trio.text.replace(&url, &format!("http://{}", way.address)));
@@ -447,4 +456,95 @@ async fn a_proxy_that_a_state_does_not_fit_is_seen_everywhere() {
         members.as_array().unwrap().iter().all(|m| m["health"] == "ok" && m["lag"] == 0)
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_that_fail_at_every_proxy_are_not_counted_at_each() {
+    let trio = Trio::start("guard = { brake = false, ceiling = 100 }").await;
+    trio.split(0, 50).await;
+    // Five users whose requests fail wherever they go, again and again, and hundreds who are well.
+    let client = client();
+    let mut failing = Vec::new();
+    for n in 0..200 {
+        let user = format!("broken-{n}");
+        let answer = client.get(&trio.processes[0].proxy).header("x-user-id", &user).send().await.unwrap();
+        if answer.headers()["x-switchback-version"] == "2.0.0" && failing.len() < 5 {
+            failing.push(user);
+        }
+    }
+    trio.new.script.fail(100.0);
+    for _ in 0..40 {
+        for process in &trio.processes {
+            for user in &failing {
+                client.get(&process.proxy).header("x-user-id", user).send().await.unwrap();
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let comparison = get(&trio.processes[0], "/v1/services/shop/stats").await["comparisons"][0].clone();
+    assert_eq!(comparison["proxies"], 3, "{comparison}");
+    assert!(comparison["window"]["canary"]["failures"].as_u64().unwrap() >= 500, "{comparison}");
+    // Five coins that fell on one side: 2 to the power of 5 at most.
+    assert!(comparison["evidence"].as_f64().unwrap() <= 40.0, "{comparison}");
+    assert_eq!(trio.rollbacks(0).await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_three_members_of_etcd_one_may_be_gone_and_without_two_traffic_goes_on() {
+    let mut trio = Trio::start_on(Etcd::start_three(), "").await;
+    trio.split(0, 10).await;
+    let all: Vec<_> = trio.processes.iter().collect();
+    let traffic = Traffic::start(&all, 150);
+    trio.etcds[0].kill();
+    for number in 0..3 {
+        // While etcd elects another leader of its own a change may have to be repeated.
+        let url = format!("{}/v1/services/shop/split", trio.processes[number].admin);
+        let body = json!({ "weights": { "2.0.0": 20 + number, "1.0.0": 80 - number } });
+        until("a change", Duration::from_secs(15), async || {
+            client().put(&url).json(&body).send().await.is_ok_and(|answer| answer.status() == 200)
+        })
+        .await;
+    }
+    trio.is_whole().await;
+    assert_eq!(trio.weights(0).await, json!({ "1.0.0": 78, "2.0.0": 22 }));
+    for other in 0..3 {
+        for _ in 0..5 {
+            trio.split(other, 30).await;
+        }
+    }
+    trio.etcds[1].kill();
+    trio.new.script.fail(100.0);
+    let begun = Instant::now();
+    trio.are_back(&[0, 1, 2], Duration::from_secs(20)).await;
+    println!("back {:?} after two of three members of etcd ended", begun.elapsed());
+    for process in &trio.processes {
+        assert_eq!(role(process).await, "alone");
+    }
+    trio.etcds[0].restart();
+    trio.is_whole().await;
+    trio.are_back(&[0, 1, 2], Duration::from_secs(1)).await;
+    assert_eq!(trio.rollbacks(2).await.len(), 1);
+    traffic.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_slept_through_a_compaction_knows_everything_afterwards() {
+    let trio = Trio::start("").await;
+    trio.processes[2].signal("STOP");
+    for percent in 1..=40 {
+        trio.split(percent as usize % 2, percent).await;
+    }
+    let mut etcd = etcd_client::Client::connect([trio.etcds[0].url("http")], None).await.unwrap();
+    let newest = etcd.get("x", None).await.unwrap().header().unwrap().revision();
+    etcd.compact(newest, None).await.unwrap();
+    trio.split(0, 41).await;
+    // Long enough for its lease to end.
+    until("it to be gone", Duration::from_secs(10), async || {
+        get(&trio.processes[0], "/v1/status").await["fleet"]["members"].as_array().is_some_and(|m| m.len() == 2)
+    })
+    .await;
+    trio.processes[2].signal("CONT");
+    until("it to know", Duration::from_secs(10), async || trio.weights(2).await == json!({ "1.0.0": 59, "2.0.0": 41 }))
+        .await;
+    trio.is_whole().await;
 }
