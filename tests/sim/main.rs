@@ -2,11 +2,13 @@
 //! gates that fail, clocks that jump and a process that dies. After every commit all promises are held against the state.
 //!
 //! No clock, no thread, no network: the pure code is driven directly, and the shell around it is modelled in `shell`. The real
-//! control room has stories of its own, in `control`: several processes on one faulty store, and clients who compare. A story
-//! that fails says how it is told again: `SIM_SEED=17 cargo test --test sim -- wild`. `SIM_SEEDS=100000` tells more of them.
+//! control room has stories of its own, in `control`: several processes on one faulty store, and clients who compare; and so
+//! have fleets of proxies, in `fleet`. A story that fails says how it is told again: `SIM_SEED=17 cargo test --test sim -- wild`.
+//! `SIM_SEEDS=100000` tells more of them.
 
 mod control;
 mod dice;
+mod fleet;
 mod guard;
 mod invariants;
 mod ledger;

@@ -25,6 +25,7 @@ use tokio::time::sleep;
 
 use crate::seeds;
 use calls::Answer;
+pub use clients::plain;
 use disk::Weather;
 use world::World;
 
