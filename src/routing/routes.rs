@@ -318,9 +318,9 @@ impl ServiceRoute {
     }
 
     fn check(&self, live: &ServiceState) -> Result<(), CompileError> {
-        self.check_split("the split", &live.split)?;
+        self.check_split(|| "the split".to_owned(), &live.split)?;
         for (group, split) in &live.groups {
-            self.check_split(&format!("the split of group {group}"), split)?;
+            self.check_split(|| format!("the split of group {group}"), split)?;
         }
         for pin in live.pins.iter() {
             if let Pin::Version(version) = pin
@@ -337,10 +337,10 @@ impl ServiceRoute {
     fn check_tenants(&self) -> Result<(), CompileError> {
         self.tenants
             .iter()
-            .try_for_each(|(name, own)| self.check_split(&format!("the split of tenant {name}"), &own.split))
+            .try_for_each(|(name, own)| self.check_split(|| format!("the split of tenant {name}"), &own.split))
     }
 
-    fn check_split(&self, place: &str, split: &Split) -> Result<(), CompileError> {
+    fn check_split(&self, place: impl Fn() -> String, split: &Split) -> Result<(), CompileError> {
         if self.state.is_over(split) {
             return Ok(());
         }
@@ -348,7 +348,7 @@ impl ServiceRoute {
         for slice in split.slices.iter().chain(held) {
             // What a bar has taken out of traffic may be gone.
             if self.version(slice.version.as_str()).is_none() && self.state.barred(&slice.version, split).is_none() {
-                return Err(self.missing(place, &slice.version));
+                return Err(self.missing(&place(), &slice.version));
             }
         }
         Ok(())

@@ -84,6 +84,7 @@ impl Members {
             if self.heard.as_ref().is_none_or(|(_, all)| *all != everything) {
                 let names = if everything { "" } else { "cuts/" };
                 self.heard = Some((self.membership.follow(names), everything));
+                self.others.doubt(now_ms);
             }
         }
         let wall = wall_ms();
@@ -188,7 +189,10 @@ impl Members {
 
     /// Lets go of members that have been gone for long.
     pub fn sweep(&mut self, now_ms: u64) {
-        self.others.sweep(now_ms);
+        // Whoever hears cuts only does not know who is gone.
+        if self.heard.as_ref().is_some_and(|(_, everything)| *everything) {
+            self.others.sweep(now_ms);
+        }
     }
 
     /// Tells the others what is due. `failed` gives the requests that failed by service and version, and those of them

@@ -60,8 +60,7 @@ impl Others {
     pub fn hear(&mut self, heard: Heard, now_ms: u64, from_wall: impl Fn(u64) -> u64) {
         let Heard::Note { member, name, body } = heard else {
             // What stands is told again, and it is cumulative.
-            self.cuts.clear();
-            return;
+            return self.doubt(now_ms);
         };
         if name.starts_with("cuts/") {
             return self.hear_cuts(member, name, body.as_deref());
@@ -167,6 +166,12 @@ impl Others {
     /// What these members counted so far is counted already, or it is not known what of it is.
     pub fn skip(&mut self, members: impl IntoIterator<Item = MemberId>) {
         self.forgotten.extend(members);
+    }
+
+    /// Whoever ended unheard is gone: what stands is told now.
+    pub fn doubt(&mut self, now_ms: u64) {
+        self.cuts.clear();
+        self.members.values_mut().for_each(|told| told.gone_ms = told.gone_ms.or(Some(now_ms)));
     }
 
     /// Forgets members that have been gone for long.

@@ -164,3 +164,18 @@ fn the_leaders_cuts_are_a_tenants_own_or_the_services() {
     assert_eq!(cuts(Some(&tenant), "1"), Some((40, 99)));
     assert_eq!(cuts(Some(&tenant), "2"), None, "another baseline is another measure");
 }
+
+#[test]
+fn who_ended_unheard_is_not_counted_among_those_who_tell() {
+    let mut others = Others::default();
+    others.hear(page("m", 0, &[("a", epoch(7, 10, 1))]), 1_000, |at| at);
+    others.hear(page("n", 0, &[("a", epoch(7, 10, 1))]), 1_000, |at| at);
+    assert_eq!(others.telling(), 2);
+    others.hear(Heard::Afresh, 2_000, |at| at);
+    others.hear(page("n", 0, &[("a", epoch(7, 12, 1))]), 2_000, |at| at);
+    assert_eq!(others.telling(), 1);
+    others.take_news();
+    others.sweep(2_000 + GONE_MS);
+    others.hear(page("m", 0, &[("a", epoch(7, 15, 2))]), 2_000 + GONE_MS, |at| at);
+    assert!(sums(&mut others).is_empty(), "it was forgotten, so nobody knows what of it is counted");
+}

@@ -19,7 +19,7 @@ const SCOPES: usize = 64;
 const EPOCHS: usize = 8;
 /// What all members together may write in a second, in bytes.
 const BUDGET: usize = 2 << 20;
-/// What one member may write at a time, in bytes: the least, and the most.
+/// What one member may write in a second, in bytes: the least, and the most.
 const SHARE: (usize, usize) = (8 << 10, 256 << 10);
 
 /// What became of the last notes.
@@ -115,7 +115,9 @@ impl Publisher {
             return None;
         }
         self.sent_ms = now_ms;
-        let budget = (BUDGET / members.max(1)).clamp(SHARE.0, SHARE.1);
+        // By the second, however often they go out.
+        let budget =
+            (BUDGET / members.max(1)).clamp(SHARE.0, SHARE.1) * waited.min(EVERY_MS) as usize / EVERY_MS as usize;
         let mut order: Vec<_> = (0..self.pages.len()).filter(|page| self.pages[*page].dirty).collect();
         order.sort_by_key(|page| (!self.pages[*page].urgent, self.pages[*page].sent_ms));
         let (mut notes, mut pages, mut bytes) = (Vec::new(), Vec::new(), 0);

@@ -24,8 +24,6 @@ const ENOUGH: u64 = 60;
 pub struct Watch {
     /// The attempt of now, as the store has it.
     pub attempt: Option<Attempt>,
-    /// Proxies that died.
-    pub deaths: u64,
     /// Rollbacks that were committed in all.
     pub rollbacks: u64,
     /// The latest event that was looked at.
@@ -267,8 +265,7 @@ impl World {
                 report.attempt == attempt.revision
                     && (counted.requests..=most.requests).contains(&report.requests)
                     && (counted.failed..=most.failed).contains(&report.failures)
-                    // Of proxies that died while it did not listen it does not know that they are gone.
-                    && (self.watch.deaths > 0 || report.proxies == self.proxies.len())
+                    && report.proxies == self.proxies.len()
             };
             let reports = reports(proxy);
             if reports.len() != 1 || !reports.iter().all(right) {

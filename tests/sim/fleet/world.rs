@@ -179,7 +179,6 @@ impl World {
     fn kill(&mut self, place: usize) {
         let proxy = self.proxies.remove(place);
         self.tell(&format!("proxy {} is killed", proxy.name));
-        self.watch.deaths += 1;
         proxy.kill();
     }
 
