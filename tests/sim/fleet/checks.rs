@@ -146,7 +146,9 @@ impl World {
         }
         let judges = self.proxies.iter().any(|proxy| leads(&proxy) && proxy.trouble.is_none());
         if let Some(attempt) = self.watch.attempt.as_mut().filter(|_| judges && self.up.0 && self.broken > 0) {
-            attempt.bad_ms += TICK_MS / self.size.groups as u64;
+            // A brake leaves a tenth of the users to learn from, which is what it is for.
+            let braked = self.proxies.iter().any(|proxy| proxy.is_braked());
+            attempt.bad_ms += TICK_MS / self.size.groups as u64 / if braked { 10 } else { 1 };
         }
     }
 

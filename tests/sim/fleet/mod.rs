@@ -17,6 +17,7 @@ const HUNDRED: Size = Size { proxies: 100, groups: 2, attempts: 1 };
 
 /// The longest that a bad version keeps its traffic while somebody leads who can judge, in milliseconds. With the mildest
 /// fault of these stories the sum proves it within half a minute; a step of the split and a dead proxy take some away.
+/// Time under a brake counts a tenth.
 const IN_TIME_MS: u64 = 90_000;
 
 #[test]

@@ -175,6 +175,10 @@ impl Proxy {
         live.weights_in_effect(&live.split).share("2").points()
     }
 
+    pub fn is_braked(&self) -> bool {
+        self.shop().split.brake.is_some()
+    }
+
     /// The guard looks.
     pub fn look(&mut self, now_us: u64) {
         if matches!(self.trouble, Some(Trouble::Frozen | Trouble::Stuck)) {
