@@ -11,7 +11,7 @@ use crate::cli::args::Format;
 use crate::cli::client::Client;
 use crate::cli::error::{CliError, with_causes};
 use crate::cli::output::{Output, note, write};
-use crate::cli::table::{Ink, Look};
+use crate::cli::table::{Cell, Column, Ink, Look, Table};
 use crate::cli::text::{Fields, clean, counted, span};
 use crate::cli::verb_args::StatusArgs;
 use crate::cli::watch::until_interrupted;
@@ -109,10 +109,49 @@ fn people(status: &Value, look: Look) -> String {
         text.push_str(&format!("{}\n", look.paint(Ink::Warn, &frozen)));
     }
     text.push('\n');
+    text.push_str(&fleet(status.at("fleet"), look));
     text.push_str(&summary_table(status.list("services"), look));
     for warning in status.list("warnings").iter().filter_map(Value::as_str) {
         text.push_str(&look.paint(Ink::Warn, &format!("warning: {}", clean(warning))));
         text.push('\n');
+    }
+    text
+}
+
+/// The proxies that share the store; nothing for one alone.
+fn fleet(fleet: &Value, look: Look) -> String {
+    let members = fleet.list("members");
+    if fleet.is_null() {
+        return String::new();
+    }
+    let mut text = String::new();
+    if fleet.text("role").as_deref() == Some("alone") {
+        let alone = "cut off from the fleet: traffic goes back by what this proxy sees, and nothing advances";
+        text.push_str(&format!("{}\n", look.paint(Ink::Warn, alone)));
+    }
+    let mut table = Table::new([
+        Column::Left("PROXY"),
+        Column::Left("VERSION"),
+        Column::Left("ROLE"),
+        Column::Right("REVISION"),
+        Column::Right("LAG"),
+        Column::Left("HEALTH"),
+    ]);
+    for member in members {
+        let health = text_or_nothing(member, "health");
+        let ink = if health == "ok" { Ink::Good } else { Ink::Warn };
+        let here = if member.is("here") { " (this one)" } else { "" };
+        table.row([
+            format!("{}{here}", text_or_nothing(member, "instance")).into(),
+            text_or_nothing(member, "version").into(),
+            text_or_nothing(member, "role").into(),
+            member.count("revision").unwrap_or(0).to_string().into(),
+            member.count("lag").unwrap_or(0).to_string().into(),
+            Cell::new(ink, health),
+        ]);
+    }
+    if !table.is_empty() {
+        text.push_str(&format!("{}\n", table.render(look)));
     }
     text
 }
@@ -138,6 +177,26 @@ there are no services
 warning: look\u{fffd}
 ";
         assert_eq!(people(&status, Look::default()), expected);
+    }
+
+    #[test]
+    fn a_fleet_is_a_table_and_being_cut_off_is_said_first() {
+        let member = |instance: &str, role: &str, here: bool, lag: u64, health: &str| {
+            json!({ "instance": instance, "version": "0.1.0", "role": role, "here": here, "revision": 9 - lag,
+                "lag": lag, "health": health })
+        };
+        let members = [member("a-1", "leader", false, 0, "ok"), member("b-2", "standby", true, 2, "refused")];
+        let whole = json!({ "role": "standby", "members": members });
+        let expected = "\
+PROXY           VERSION  ROLE     REVISION  LAG  HEALTH
+a-1             0.1.0    leader          9    0  ok
+b-2 (this one)  0.1.0    standby         7    2  refused
+
+";
+        assert_eq!(fleet(&whole, Look::default()), expected);
+        assert_eq!(fleet(&Value::Null, Look::default()), "");
+        let alone = fleet(&json!({ "role": "alone", "members": [] }), Look::default());
+        assert!(alone.starts_with("cut off from the fleet"), "{alone}");
     }
 
     #[test]
