@@ -60,6 +60,14 @@ pub struct Fleet {
     pub members: Vec<FleetMember>,
 }
 
+impl Fleet {
+    /// Whether this process leads and another one could, which the state fits.
+    fn has_another_judge(&self) -> bool {
+        let fits = |member: &FleetMember| member.card.as_ref().is_some_and(|card| card.refused.is_none());
+        self.role == Role::Leader && self.members.iter().any(|member| !member.here && fits(member))
+    }
+}
+
 impl Control {
     /// The fleet as this process knows it; none when it is alone with its store.
     pub fn fleet(&self) -> Option<Fleet> {
@@ -90,6 +98,10 @@ impl Control {
         loop {
             every.tick().await;
             let view = self.view();
+            if view.refused.is_some() && self.fleet().is_some_and(|fleet| fleet.has_another_judge()) {
+                tracing::warn!("the store's state does not fit this process; another one is to lead the fleet");
+                membership.stand_back().await;
+            }
             let refused = view.refused.as_deref().cloned();
             let card = Card { revision: view.state.revision, refused, confirmed: view.confirmed, ..about() };
             let joined = membership.standing().borrow().joined;

@@ -151,6 +151,9 @@ pub trait Membership: Send + Sync + 'static {
     /// every change, until the receiver is dropped.
     fn follow(&self, names: &str) -> mpsc::Receiver<Heard>;
 
+    /// Gives up its place and joins again, behind everybody else: for a process that cannot lead now.
+    async fn stand_back(&self);
+
     /// Leaves: the notes are gone and another one leads at once.
     async fn leave(&self);
 }

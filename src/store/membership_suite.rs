@@ -31,7 +31,8 @@ macro_rules! fleet_suite {
             who_joined_first_leads the_next_leads_when_the_leader_is_cut_off notes_are_told_and_told_again
             notes_vanish_with_their_writer who_missed_something_hears_everything_again
             who_was_taken_for_gone_joins_anew only_the_leader_writes_what_is_the_leaders
-            who_leaves_hands_over_at_once nonsense_is_no_note);
+            who_leaves_hands_over_at_once who_stands_back_joins_again_behind_the_others
+            nonsense_is_no_note);
     };
     ($attribute:meta, $make:path: $($name:ident)*) => {
         $(#[$attribute]
@@ -283,6 +284,18 @@ pub async fn who_leaves_hands_over_at_once(ground: &mut dyn Ground) {
     all[1].store.close().await;
     until("the last one leads", || all[2].role() == Role::Leader).await;
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+pub async fn who_stands_back_joins_again_behind_the_others(ground: &mut dyn Ground) {
+    let all = started(ground, 3).await;
+    let before = all[0].fleet.standing().borrow().joined;
+    all[0].fleet.stand_back().await;
+    until("another one leads", || all[1].role() == Role::Leader).await;
+    until("it is the last", || all[0].role() == Role::Follower).await;
+    let after = all[0].fleet.standing().borrow().joined;
+    assert!(after > before, "{before:?} {after:?}");
+    assert_eq!(all[2].role(), Role::Standby);
+    assert_eq!(all[0].fleet.write(vec![note("n", "x")]).await.ok(), after);
 }
 
 pub async fn nonsense_is_no_note(ground: &mut dyn Ground) {

@@ -296,6 +296,14 @@ impl Membership for Fleet {
         receiver
     }
 
+    async fn stand_back(&self) {
+        let me = &self.0;
+        if let (Some(mut fleet), Some(joined)) = (me.fleet(), me.joined.lock().0) {
+            fleet.end(joined);
+        }
+        me.shared.tell();
+    }
+
     async fn leave(&self) {
         let me = &self.0;
         if let (Some(mut fleet), Some(joined)) = (me.fleet(), me.joined.lock().0) {

@@ -459,6 +459,37 @@ async fn a_proxy_that_a_state_does_not_fit_is_seen_everywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_the_state_does_not_fit_lets_another_one_lead() {
+    let etcd = Etcd::start();
+    let (old, new) = (Backend::start("1.0.0").await, Backend::start("2.0.0").await);
+    let text = format!("[store]\netcd = [{:?}]\n{}", etcd.url("http"), two_versions(&old, &new, ""));
+    let without = text[..text.find("[services.shop.versions.\"2.0.0\"]").unwrap()].to_owned();
+    let folders = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let narrow = Process::start(&folders[0], &without);
+    narrow.ready().await;
+    until("it to lead", Duration::from_secs(10), async || role(&narrow).await == "leader").await;
+    let whole = Process::start(&folders[1], &text);
+    whole.ready().await;
+    until("the other to join", Duration::from_secs(10), async || role(&whole).await == "standby").await;
+    new.script.fail(100.0);
+    let traffic = Traffic::start(&[&whole], 100);
+    let body = json!({ "weights": { "2.0.0": 20, "1.0.0": 80 } });
+    let url = format!("{}/v1/services/shop/split", whole.admin);
+    assert_eq!(client().put(url).json(&body).send().await.unwrap().status(), 200);
+    until("the other to lead", Duration::from_secs(5), async || role(&whole).await == "leader").await;
+    until("the bad version to be back", Duration::from_secs(15), async || {
+        get(&whole, "/v1/services/shop/split").await["weights"] == json!({ "1.0.0": 100 })
+    })
+    .await;
+    until("both to be well", Duration::from_secs(10), async || {
+        let members = get(&narrow, "/v1/status").await["fleet"]["members"].clone();
+        members.as_array().is_some_and(|m| m.len() == 2 && m.iter().all(|m| m["health"] == "ok" && m["lag"] == 0))
+    })
+    .await;
+    traffic.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn users_that_fail_at_every_proxy_are_not_counted_at_each() {
     let trio = Trio::start("guard = { brake = false, ceiling = 100 }").await;
     trio.split(0, 50).await;

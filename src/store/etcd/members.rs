@@ -258,6 +258,15 @@ impl Membership for Fleet {
         receiver
     }
 
+    async fn stand_back(&self) {
+        // Whoever keeps it alive sees that it ended, and joins again.
+        if let Some(place) = self.me.place()
+            && let Err(trouble) = self.line.revoke(place.lease).await
+        {
+            tracing::debug!(?trouble, "this process keeps its place in the fleet for now");
+        }
+    }
+
     async fn leave(&self) {
         self.me.leaving.send_replace(true);
         let mut left = self.me.left.subscribe();
