@@ -46,9 +46,9 @@ impl Readings {
         self.spoken.entry(scope.id()).or_default().read(&scope.epochs(), now_ms)
     }
 
-    /// The keys of a scope that are told to others.
-    pub fn told_keys(&self, scope: u64) -> Keys {
-        self.spoken.get(&scope).map(Heard::told).unwrap_or_default()
+    /// The keys of a scope that are told to others, at most so many.
+    pub fn told_keys(&self, scope: u64, most: usize) -> Keys {
+        self.spoken.get(&scope).map(|heard| heard.told(most)).unwrap_or_default()
     }
 
     /// Reads a scope and keeps the reading for the next time.

@@ -49,9 +49,10 @@ impl Heard {
         Keys { attempt: self.attempt, keys }
     }
 
-    /// What is told to others.
-    pub fn told(&self) -> Keys {
-        Keys { attempt: self.attempt, keys: self.last.iter().map(|(_, key)| key.clone()).collect() }
+    /// What is told to others: the newest, whatever they spoke against.
+    pub fn told(&self, most: usize) -> Keys {
+        let newest = self.last.iter().skip(self.last.len().saturating_sub(most));
+        Keys { attempt: self.attempt, keys: newest.map(|(_, key)| key.clone()).collect() }
     }
 }
 

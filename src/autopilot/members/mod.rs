@@ -25,8 +25,10 @@ use crate::telemetry::{ScopeTally, TotalsDelta, latency};
 
 /// How often latencies and the leader's cuts go out, in milliseconds.
 const SLOWLY_MS: u64 = 10_000;
-/// Tenants of one page of cuts: at most about 40 KiB with names of usual length.
-const TENANTS: usize = 1_000;
+/// Tenants or services of one page of cuts: about 40 KiB with names of usual length; a note has 64.
+const CUTS: usize = 1_000;
+/// Services of one page of totals: the latencies of each take up to 2 KiB.
+const TOTALS: usize = 24;
 
 /// What the guard may do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +56,8 @@ pub(super) struct Members {
     told_failed: Vec<(ServiceName, VersionName, u64, u64)>,
     cuts_ms: u64,
     cut_pages: usize,
+    /// Whether this process goes on from evidence that has in it what others counted.
+    resumed: bool,
 }
 
 impl Members {
@@ -71,6 +75,7 @@ impl Members {
             told_failed: Vec::new(),
             cuts_ms: 0,
             cut_pages: 0,
+            resumed: false,
         }
     }
 
@@ -85,6 +90,9 @@ impl Members {
                 let names = if everything { "" } else { "cuts/" };
                 self.heard = Some((self.membership.follow(names), everything));
                 self.others.doubt(now_ms);
+                if everything && std::mem::take(&mut self.resumed) {
+                    self.others.skip(self.standing.borrow().members.iter().map(|member| member.id.clone()));
+                }
             }
         }
         let wall = wall_ms();
@@ -181,10 +189,10 @@ impl Members {
         self.publisher.retain(stays);
     }
 
-    /// This process goes on from evidence that has in it what the members of now counted.
+    /// This process goes on from evidence that has in it what others counted: when it first hears of all that they have
+    /// counted, it is not known what of it is new.
     pub fn resume(&mut self) {
-        let members: Vec<_> = self.standing.borrow().members.iter().map(|member| member.id.clone()).collect();
-        self.others.skip(members);
+        self.resumed = true;
     }
 
     /// Lets go of members that have been gone for long.
@@ -234,30 +242,36 @@ impl Members {
     }
 
     /// What the services have seen as a whole, when it is due.
-    fn totals(&mut self, now_ms: u64, failed: Vec<(ServiceName, VersionName, u64, u64)>) -> Option<Note> {
+    fn totals(&mut self, now_ms: u64, failed: Vec<(ServiceName, VersionName, u64, u64)>) -> Vec<Note> {
         let slowly = self.totals_ms == 0 || now_ms.saturating_sub(self.totals_ms) >= SLOWLY_MS;
         if !slowly && failed == self.told_failed {
-            return None;
+            return Vec::new();
         }
         self.totals_ms = now_ms.max(1);
-        let mut totals = Totals::default();
+        let mut all = Vec::new();
         for (service, (baseline, counts)) in &self.latencies {
             let some = (0u16..).zip(counts).filter(|(_, count)| **count > 0).map(|(bucket, count)| (bucket, *count));
             let of = failed.iter().filter(|(name, ..)| name == service).map(|(_, v, f, r)| (v.clone(), *f, *r));
             let (service, baseline) = (service.clone(), baseline.clone());
             let (latencies, failed) = (some.collect(), of.collect());
-            totals.services.push(ServiceTotals { service, baseline, latencies, failed });
+            all.push(ServiceTotals { service, baseline, latencies, failed });
         }
-        totals.services.sort_by(|a, b| a.service.cmp(&b.service));
+        all.sort_by(|a, b| a.service.cmp(&b.service));
         self.told_failed = failed;
-        Some(Note { name: "totals/0".to_owned(), body: Some(encode(&totals)) })
+        let page = |(number, services): (usize, &[ServiceTotals])| {
+            let body = encode(&Totals { services: services.to_vec() });
+            Note { name: format!("totals/{number:03}"), body: Some(body) }
+        };
+        all.chunks(TOTALS).enumerate().map(page).collect()
     }
 
     fn cut_notes(&mut self, table: &CutTable) -> Vec<Note> {
-        let pages = table.tenants.chunks(TENANTS).map(<[_]>::to_vec).collect::<Vec<_>>();
-        let first = CutTable { services: table.services.clone(), ..CutTable::default() };
-        let further = pages.into_iter().map(|tenants| CutTable { services: Vec::new(), tenants });
-        let tables: Vec<_> = std::iter::once(first).chain(further).collect();
+        let services = table.services.chunks(CUTS).map(<[_]>::to_vec);
+        let tenants = table.tenants.chunks(CUTS).map(<[_]>::to_vec);
+        let tables = services
+            .map(|services| CutTable { services, ..CutTable::default() })
+            .chain(tenants.map(|tenants| CutTable { tenants, ..CutTable::default() }));
+        let tables: Vec<_> = tables.collect();
         let name = |page: usize| format!("cuts/{page:03}");
         let written = (0..).zip(&tables).map(|(page, table)| Note { name: name(page), body: Some(encode(table)) });
         let gone = (tables.len()..self.cut_pages).map(|page| Note { name: name(page), body: None });

@@ -260,4 +260,36 @@ mod tests {
         let bytes = encode_counts(&page).len();
         assert!(bytes < 64 * 66, "{bytes}");
     }
+
+    #[test]
+    fn the_largest_page_fits_into_a_note() {
+        let names = ["1.0.0", "2.0.0"].map(|name| VersionName::new(name).unwrap());
+        let half = BasisPoints::new(5_000).unwrap();
+        let weights = Weights::new(names.iter().map(|name| (name.clone(), half))).unwrap();
+        let signals = [SignalReading { n: 1 << 27, bad: 1 << 20 }; TallySignal::COUNT];
+        let arm = |name: &VersionName| ArmReading {
+            version: name.clone(),
+            routed: 1 << 27,
+            requests: 1 << 27,
+            failures: 1 << 20,
+            signals,
+        };
+        let epoch = |epoch: u64| EpochReading {
+            epoch,
+            weights: weights.clone(),
+            arms: names.iter().map(arm).collect(),
+            bad_since_ms: vec![Some(1 << 41); 2],
+        };
+        // As many scopes, epochs and keys as the publisher puts into one.
+        let counts = |n: usize| Counts {
+            whose: (ServiceName::new("accounting").unwrap(), TenantName::new(&format!("{n:0128}")).ok()),
+            epochs: (1_000_000..1_000_005).map(epoch).collect(),
+            keys: Keys {
+                attempt: 1_000_000,
+                keys: vec![BadKey { version: names[1].clone(), signal: 3, key: (1 << 40) - 1 }; 32],
+            },
+        };
+        let bytes = encode_counts(&(0..64).map(counts).collect::<Vec<_>>()).len();
+        assert!(bytes < 64 << 10, "{bytes}");
+    }
 }

@@ -16,7 +16,9 @@ const URGENT_MS: u64 = 250;
 /// Scopes of one page: about 4 KiB.
 const SCOPES: usize = 64;
 /// Epochs of one scope that are told, the newest ones. A brake makes one, and so does its release.
-const EPOCHS: usize = 8;
+const EPOCHS: usize = 5;
+/// Keys that one page tells, all scopes together: about 18 KiB, so that a page stays below the 64 KiB of a note.
+const KEYS: usize = 2_048;
 /// What all members together may write in a second, in bytes.
 const BUDGET: usize = 2 << 20;
 /// What one member may write in a second, in bytes: the least, and the most.
@@ -150,7 +152,7 @@ impl Page {
             for at in epochs.iter_mut().flat_map(|epoch| &mut epoch.bad_since_ms).flatten() {
                 *at = wall(*at);
             }
-            Counts { whose: whose.clone(), epochs, keys: readings.told_keys(*scope) }
+            Counts { whose: whose.clone(), epochs, keys: readings.told_keys(*scope, KEYS / self.scopes.len().max(1)) }
         };
         self.scopes.iter().map(of).collect()
     }
