@@ -490,6 +490,81 @@ async fn a_leader_that_the_state_does_not_fit_lets_another_one_lead() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_etcd_that_hangs_costs_changes_and_no_user() {
+    let trio = Trio::start("").await;
+    trio.split(0, 20).await;
+    let all: Vec<_> = trio.processes.iter().collect();
+    let traffic = Traffic::start(&all, 300);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    trio.etcds[0].stop();
+    trio.new.script.fail(100.0);
+    let begun = Instant::now();
+    trio.are_back(&[0, 1, 2], Duration::from_secs(15)).await;
+    println!("all back {:?} after etcd hung and the version began to fail", begun.elapsed());
+    trio.etcds[0].go_on();
+    trio.is_whole().await;
+    assert_eq!(trio.rollbacks(0).await.len(), 1);
+    traffic.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_etcd_that_is_full_costs_changes_and_no_user() {
+    let trio = Trio::start_on(vec![Etcd::start_with(&["--quota-backend-bytes=16777216"])], "").await;
+    trio.split(0, 20).await;
+    let all: Vec<_> = trio.processes.iter().collect();
+    let traffic = Traffic::start(&all, 300);
+    let mut etcd = etcd_client::Client::connect([trio.etcds[0].url("http")], None).await.unwrap();
+    let mut filler = 0u64;
+    while etcd.put(format!("filler/{filler}"), vec![7; 1 << 20], None).await.is_ok() {
+        filler += 1;
+        assert!(filler < 100, "it is never full");
+    }
+    trio.new.script.fail(100.0);
+    let begun = Instant::now();
+    // The leases stand, but nobody hears what anybody counts, and nothing can be written.
+    trio.are_back(&[0, 1, 2], Duration::from_secs(25)).await;
+    println!("all back {:?} after etcd was full and the version began to fail", begun.elapsed());
+    for process in &trio.processes {
+        assert_eq!(get(process, "/v1/status").await["store"]["up"], false);
+        assert_eq!(client().get(&process.proxy).send().await.unwrap().status(), 200);
+    }
+    let newest = etcd.delete("filler/", Some(etcd_client::DeleteOptions::new().with_prefix())).await;
+    let newest = newest.unwrap().header().unwrap().revision();
+    etcd.compact(newest, None).await.unwrap();
+    etcd.defragment().await.unwrap();
+    etcd.alarm(etcd_client::AlarmAction::Deactivate, etcd_client::AlarmType::Nospace, None).await.unwrap();
+    trio.is_whole().await;
+    trio.are_back(&[0, 1, 2], Duration::from_secs(1)).await;
+    assert_eq!(trio.rollbacks(0).await.len(), 1);
+    traffic.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_starts_without_etcd_goes_back_by_itself_and_joins_later() {
+    let mut trio = Trio::start("").await;
+    trio.split(0, 30).await;
+    let copy = trio.folders[2].path().join("switchback.db.last-good");
+    until("the last good copy", Duration::from_secs(20), async || {
+        std::fs::read_to_string(&copy).is_ok_and(|text| text.contains("3000"))
+    })
+    .await;
+    trio.processes[2].child.kill().unwrap();
+    trio.etcds[0].kill();
+    trio.start_again(2);
+    trio.processes[2].ready().await;
+    assert_eq!(trio.weights(2).await, json!({ "1.0.0": 70, "2.0.0": 30 }));
+    assert_eq!(role(&trio.processes[2]).await, "alone");
+    trio.new.script.fail(100.0);
+    let traffic = Traffic::start(&[&trio.processes[2]], 100);
+    trio.are_back(&[2], Duration::from_secs(15)).await;
+    trio.etcds[0].restart();
+    trio.is_whole().await;
+    trio.are_back(&[0, 1, 2], Duration::from_secs(1)).await;
+    assert_eq!(trio.rollbacks(0).await.len(), 1, "it was still the same attempt");
+    traffic.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn users_that_fail_at_every_proxy_are_not_counted_at_each() {
     let trio = Trio::start("guard = { brake = false, ceiling = 100 }").await;
     trio.split(0, 50).await;

@@ -56,6 +56,8 @@ pub(super) struct Members {
     told_failed: Vec<(ServiceName, VersionName, u64, u64)>,
     cuts_ms: u64,
     cut_pages: usize,
+    /// Whether nobody takes what this process tells.
+    unheard: bool,
     /// Whether this process goes on from evidence that has in it what others counted.
     resumed: bool,
 }
@@ -75,6 +77,7 @@ impl Members {
             told_failed: Vec::new(),
             cuts_ms: 0,
             cut_pages: 0,
+            unheard: false,
             resumed: false,
         }
     }
@@ -95,6 +98,10 @@ impl Members {
                 }
             }
         }
+        let unheard = self.publisher.is_unheard(now_ms);
+        if std::mem::replace(&mut self.unheard, unheard) != unheard {
+            tracing::warn!(unheard, "whether the other proxies hear what this one counts is another than before");
+        }
         let wall = wall_ms();
         while let Some((heard, _)) = &mut self.heard {
             match heard.try_recv() {
@@ -112,6 +119,7 @@ impl Members {
 
     pub fn may(&self) -> May {
         match self.role {
+            _ if self.unheard => May::GoBack,
             Role::Leader => May::Advance,
             Role::Alone => May::GoBack,
             Role::Standby | Role::Follower => May::Watch,
@@ -212,7 +220,7 @@ impl Members {
         failed: impl FnOnce() -> Vec<(ServiceName, VersionName, u64, u64)>,
         cuts: impl FnOnce() -> CutTable,
     ) {
-        if self.publisher.settle() {
+        if self.publisher.settle(now_ms) {
             (self.totals_ms, self.cuts_ms) = (0, 0);
         }
         if self.role == Role::Alone {

@@ -13,6 +13,8 @@ use crate::store::{Note, StoreError};
 const EVERY_MS: u64 = 1_000;
 /// How often pages go out in which a canary fails, in milliseconds.
 const URGENT_MS: u64 = 250;
+/// How long notes may be refused before this member judges for itself, in milliseconds: as long as a lease lasts.
+const UNHEARD_MS: u64 = 3_000;
 /// Scopes of one page: about 4 KiB.
 const SCOPES: usize = 64;
 /// Epochs of one scope that are told, the newest ones. A brake makes one, and so does its release.
@@ -37,6 +39,8 @@ pub struct Publisher {
     /// As which member this process wrote last.
     joined: Option<u64>,
     sent_ms: u64,
+    /// Since when nothing that was told has been taken.
+    unheard_since_ms: Option<u64>,
 }
 
 #[derive(Default)]
@@ -80,7 +84,7 @@ impl Publisher {
     }
 
     /// Takes the answer to the last notes; whether the others lack something that was told before.
-    pub fn settle(&mut self) -> bool {
+    pub fn settle(&mut self, now_ms: u64) -> bool {
         let Some((pages, written)) = &mut self.on_the_way else { return false };
         let answer = match written.try_recv() {
             Ok(answer) => answer.ok(),
@@ -89,6 +93,7 @@ impl Publisher {
         };
         let pages = std::mem::take(pages);
         self.on_the_way = None;
+        self.unheard_since_ms = answer.is_none().then(|| self.unheard_since_ms.unwrap_or(now_ms));
         let again = match answer {
             Some(joined) => self.joined.replace(joined).is_some_and(|before| before != joined),
             None => {
@@ -101,6 +106,12 @@ impl Publisher {
             self.pages.iter_mut().for_each(|page| page.dirty = true);
         }
         again
+    }
+
+    /// Whether the others have not heard of this member for so long that they cannot judge for it, although it belongs to
+    /// them: as when etcd is full, or too slow to write.
+    pub fn is_unheard(&self, now_ms: u64) -> bool {
+        self.unheard_since_ms.is_some_and(|since| now_ms.saturating_sub(since) >= UNHEARD_MS)
     }
 
     /// The notes that are to be written now, and their pages; nothing while earlier ones are on their way.

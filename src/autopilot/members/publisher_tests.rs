@@ -13,7 +13,7 @@ fn due(publisher: &mut Publisher, now_ms: u64, members: usize) -> Option<Vec<Str
     let (answer, written) = oneshot::channel();
     publisher.sent(pages, written);
     answer.send(Ok(1)).unwrap();
-    publisher.settle();
+    publisher.settle(now_ms);
     Some(notes.into_iter().map(|note| note.name + if note.body.is_none() { " gone" } else { "" }).collect())
 }
 
@@ -71,13 +71,15 @@ fn what_was_not_written_is_told_again_and_another_member_tells_everything() {
         publisher.sent(pages, written);
         assert!(publisher.due(at + 5_000, 3, &Readings::default(), &|at| at).is_none(), "one at a time");
         sender.send(answer).unwrap();
-        (notes.len(), publisher.settle())
+        (notes.len(), publisher.settle(at))
     };
     assert_eq!(answer_with(&mut publisher, 1_000, Ok(5)), (3, false));
     publisher.touch(0, || unreachable!(), false);
     let away = || Err(StoreError::Away { detail: "gone".to_owned() });
     assert_eq!(answer_with(&mut publisher, 2_000, away()), (1, true));
+    assert!(!publisher.is_unheard(4_900) && publisher.is_unheard(5_000), "nobody can judge for it");
     assert_eq!(answer_with(&mut publisher, 3_000, Ok(5)), (1, false));
+    assert!(!publisher.is_unheard(5_000));
     publisher.touch(129, || unreachable!(), false);
     assert_eq!(answer_with(&mut publisher, 4_000, Ok(9)), (1, true), "its lease was lost meanwhile");
     assert_eq!(answer_with(&mut publisher, 5_000, Ok(9)), (3, false));

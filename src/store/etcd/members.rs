@@ -13,6 +13,7 @@
 //! replaces the member's *pen*, a key beside the notes.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp, TxnOpResponse};
@@ -185,6 +186,7 @@ impl Fleet {
             let answer = self.inner.link.repeatable(txn).await.map_err(|trouble| self.refusal(trouble))?;
             if answer.succeeded() {
                 *pen = answer.header().map_or(0, |header| header.revision());
+                self.inner.full.store(false, Ordering::Release);
                 return Ok(());
             }
             let mut found = answer.op_responses().into_iter().map(|response| match response {

@@ -75,6 +75,8 @@ struct Inner {
     keep_events: u64,
     revision: watch::Sender<u64>,
     closed: AtomicBool,
+    /// Whether etcd refused the last write of any kind for want of space; reading goes on all the same.
+    full: AtomicBool,
     /// One write at a time: two of one process could only conflict.
     writing: tokio::sync::Mutex<()>,
     /// The write that got no answer.
@@ -94,6 +96,7 @@ impl EtcdStore {
             keep_events,
             revision: watch::Sender::new(0),
             closed: AtomicBool::new(false),
+            full: AtomicBool::new(false),
             writing: tokio::sync::Mutex::new(()),
             pending: Mutex::new(None),
             overlays: Mutex::new(HashMap::new()),
@@ -128,6 +131,9 @@ impl Inner {
     }
 
     fn error(&self, trouble: Trouble) -> StoreError {
+        if trouble == Trouble::Full {
+            self.full.store(true, Ordering::Release);
+        }
         self.link.error(trouble)
     }
 
@@ -199,7 +205,10 @@ impl Store for EtcdStore {
         // A member that is cut off from the others cannot answer this, as it could not take a commit either.
         let seen = inner.answer(inner.see().await)?;
         publish(&inner.revision, seen.manifest.revision);
-        Ok(())
+        match inner.full.load(Ordering::Acquire) {
+            true => Err(inner.error(Trouble::Full)),
+            false => Ok(()),
+        }
     }
 
     fn watch(&self) -> watch::Receiver<u64> {

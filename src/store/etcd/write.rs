@@ -22,6 +22,7 @@
 //! hold again, and the write has not happened for good.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use etcd_client::{Compare, CompareOp, Txn, TxnOp};
 
@@ -327,6 +328,7 @@ impl Inner {
 
     /// After a write became true.
     fn written(&self, draft: &Draft, ready: &Ready) {
+        self.full.store(false, Ordering::Release);
         if let Some((_, revision)) = draft.commit {
             publish(&self.revision, revision);
         }
