@@ -532,7 +532,12 @@ async fn an_etcd_that_is_full_costs_changes_and_no_user() {
     let newest = newest.unwrap().header().unwrap().revision();
     etcd.compact(newest, None).await.unwrap();
     etcd.defragment().await.unwrap();
-    etcd.alarm(etcd_client::AlarmAction::Deactivate, etcd_client::AlarmType::Nospace, None).await.unwrap();
+    let kind = etcd_client::AlarmType::Nospace;
+    let alarms = etcd.alarm(etcd_client::AlarmAction::Get, kind, None).await.unwrap();
+    assert_eq!(alarms.alarms().len(), 1);
+    let mut whose = etcd_client::AlarmOptions::new();
+    whose.with_member(alarms.alarms()[0].member_id());
+    etcd.alarm(etcd_client::AlarmAction::Deactivate, kind, Some(whose)).await.unwrap();
     trio.is_whole().await;
     trio.are_back(&[0, 1, 2], Duration::from_secs(1)).await;
     assert_eq!(trio.rollbacks(0).await.len(), 1);
