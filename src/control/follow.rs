@@ -157,6 +157,10 @@ impl Writer {
 
     /// Tells those who listen what is in the history up to this number and was not made here.
     pub(super) async fn tell_of_others(&mut self, next_event: u64) {
+        // Whoever began without the store does not know where the history was; all of it is no news.
+        if self.adrift {
+            return self.heard.up_to(next_event.saturating_sub(1));
+        }
         while self.heard.below < next_event {
             let after = self.heard.below.saturating_sub(1);
             let query = EventQuery { after, limit: MAX_EVENTS, ..EventQuery::default() };
