@@ -6,9 +6,10 @@
 
 use std::sync::Mutex;
 
+use super::entry::Entry;
 use super::evidence::EpochNews;
 use super::settle::{self, Findings};
-use super::tick::{Entry, lock};
+use super::tick::lock;
 use crate::analysis::{ArmCounts, Batch, RawCounts, Signals};
 use crate::model::{Change, ChangeRequest, KeySource, VersionName};
 use crate::routing::{ServiceRoute, SplitOwner};

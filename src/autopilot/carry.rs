@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::cuts::CarriedCuts;
+use super::entry::Entry;
 use super::fleet::CarriedFleet;
-use super::tick::{Autopilot, Entry};
+use super::tick::Autopilot;
 use crate::analysis::Rate;
 use crate::control::ScopeKey;
 use crate::model::{ServiceName, TenantName};

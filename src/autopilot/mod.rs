@@ -6,6 +6,7 @@
 mod alone;
 mod carry;
 mod cuts;
+mod entry;
 mod evidence;
 mod fleet;
 mod members;
@@ -17,7 +18,7 @@ mod tick;
 mod together;
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::control::Control;
 use crate::proxy::Clock;
@@ -67,4 +68,9 @@ pub fn start(parts: AutopilotParts, carried: CarriedGuard) -> Machine<CarriedGua
             }
         }
     })
+}
+
+/// Milliseconds since the Unix epoch.
+fn wall_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }

@@ -1,14 +1,15 @@
 //! From an assessment to a change: what the guard asks for, with the sentences and the numbers that justify it.
 
 use std::sync::Mutex;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
 use super::alone;
+use super::entry::Entry;
 use super::fleet::FleetBreach;
 use super::members::May;
-use super::tick::{Entry, lock};
+use super::tick::lock;
+use super::wall_ms;
 use crate::analysis::{Action, Assessment, BRAKE_CALM_MS, EvidenceWindow, Parameters, Signal, check_limits, sentence};
 use crate::control::ScopeKey;
 use crate::model::{Author, Change, ChangeRequest, Event, EventKind, Scope, Split, VersionName, Weights};
@@ -263,10 +264,6 @@ pub(super) fn evidence(assessment: &Assessment, window: &EvidenceWindow) -> Valu
         "log_ceiling_canary": assessment.log_ceiling_canary,
         "window": window,
     })
-}
-
-fn wall_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
 /// A time on the clock of the ticks as milliseconds since the Unix epoch.

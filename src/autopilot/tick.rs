@@ -3,21 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::AutopilotParts;
 use super::alone;
 use super::cuts::Cuts;
+use super::entry::{Entry, report};
 use super::evidence::{self, EpochNews, Readings};
 use super::fleet::Fleets;
 use super::members::{May, Members};
 use super::settle::{self, Findings};
 use super::spoken::{Keys, Spoken, speak_once};
 use super::together::Elsewhere;
-use crate::analysis::{Action, Assessment, Comparison, EvidenceWindow, Parameters, Rate, Recent, Signal};
+use crate::analysis::{EvidenceWindow, Parameters, Rate, Signal};
 use crate::control::{ComparisonReport, Control, ScopeKey, SubmitError, View};
-use crate::model::{BasisPoints, Change, ChangeRequest, GuardSpec, Scope, ServiceName, Split, VersionName};
+use crate::model::{BasisPoints, Change, ChangeRequest, GuardSpec, Scope, ServiceName, VersionName};
 use crate::routing::{ServiceRoute, SplitOwner, split_for};
 use crate::telemetry::{Metrics, ScopeHandle, Tallies, TotalsDelta, Windows};
 
@@ -27,30 +27,6 @@ const EVERY_SECOND_MS: u64 = 1_000;
 const IDLE_US: u64 = 15 * 60 * 1_000_000;
 /// How long all endpoints of a canary must be unhealthy before it goes back, in milliseconds.
 const UNHEALTHY_MS: u64 = 2_000;
-
-/// One comparison and what goes with it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Entry {
-    pub comparison: Comparison,
-    pub attempt: u64,
-    /// The epoch that the comparison began with.
-    pub since_epoch: u64,
-    /// When the attempt began, on the clock of the ticks.
-    pub attempt_ms: u64,
-    pub recent: Recent,
-    /// When the canary first failed in this attempt, on the clock of the ticks.
-    pub first_bad_ms: Option<u64>,
-    /// Requests that the canary answered in this attempt, and those that it failed.
-    pub counted: (u64, u64),
-    pub scope: u64,
-    /// A change was asked for and is not answered yet.
-    pub pending: bool,
-    /// Since when nothing speaks for the brake; none while something does.
-    pub calm_since_ms: Option<u64>,
-    /// Told already, so that the history is not filled with repetition.
-    pub told_hold: bool,
-    pub told_split: bool,
-}
 
 /// The guard.
 pub struct Autopilot {
@@ -485,97 +461,12 @@ impl Autopilot {
     }
 }
 
-impl Entry {
-    /// Requests that the canary answered since the last look, and those that it failed.
-    fn count(&mut self, now_ms: u64, (requests, failed): (u64, u64)) {
-        if failed > 0 {
-            self.first_bad_ms.get_or_insert(now_ms);
-        }
-        self.recent.add(now_ms, requests, failed);
-        self.counted = (self.counted.0 + requests, self.counted.1 + failed);
-    }
-
-    fn new(parameters: &Parameters, split: &Split, handle: &ScopeHandle, now_ms: u64) -> Self {
-        Self {
-            comparison: Comparison::new(parameters, now_ms),
-            attempt: split.attempt,
-            since_epoch: split.epoch,
-            attempt_ms: now_ms,
-            recent: Recent::default(),
-            first_bad_ms: None,
-            counted: (0, 0),
-            scope: handle.tally.id(),
-            pending: false,
-            calm_since_ms: None,
-            told_hold: false,
-            told_split: false,
-        }
-    }
-
-    /// A new attempt is a new step: fresh stake, and what was said may be said again.
-    fn follow(&mut self, split: &Split, parameters: &Parameters, now_ms: u64) {
-        if self.comparison.parameters() != parameters {
-            self.comparison = Comparison::new(parameters, now_ms);
-        }
-        if split.attempt == self.attempt {
-            return;
-        }
-        self.attempt = split.attempt;
-        self.attempt_ms = now_ms;
-        self.told_hold = false;
-        self.told_split = false;
-        self.recent = Recent::default();
-        self.counted = (0, 0);
-        self.first_bad_ms = None;
-        self.comparison.step(now_ms);
-    }
-}
-
 /// A brake is released by whoever owns the split that carries it.
 fn owner_is(owner: SplitOwner, has_tenant: bool) -> bool {
     match owner {
         SplitOwner::Tenant => has_tenant,
         SplitOwner::Service => !has_tenant,
         SplitOwner::Group => false,
-    }
-}
-
-fn report(
-    key: &ScopeKey,
-    baseline: &VersionName,
-    entry: &Entry,
-    assessment: &Assessment,
-    share: f64,
-    braked: bool,
-) -> ComparisonReport {
-    let action = match assessment.action {
-        Action::None => "none",
-        Action::Rollback { .. } => "rollback",
-        Action::Probe => "probe",
-        Action::Brake { .. } => "brake",
-        Action::HoldSlo => "hold_slo",
-    };
-    ComparisonReport {
-        canary: key.canary.clone(),
-        baseline: baseline.clone(),
-        share,
-        verdict: assessment.verdict,
-        action,
-        evidence: assessment.log_evidence.min(1e12_f64.ln()).exp(),
-        log_evidence: assessment.log_evidence,
-        threshold: entry.comparison.parameters().log_rollback_at().exp(),
-        signals: assessment.signals.iter().map(|s| (s.signal.as_str(), s.log_evidence)).collect(),
-        ceiling_canary: assessment.log_ceiling_canary,
-        ceiling_baseline: assessment.log_ceiling_baseline,
-        braked,
-        split_off: assessment.split_off,
-        promotion_ready: assessment.promotion_ready,
-        attempt: entry.attempt,
-        requests: entry.counted.0,
-        failures: entry.counted.1,
-        promotion: assessment.signals.iter().map(|s| (s.signal.as_str(), s.log_promotion)).collect(),
-        window: entry.comparison.window(),
-        proxies: 1,
     }
 }
 

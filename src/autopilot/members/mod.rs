@@ -19,6 +19,7 @@ pub(super) use self::others::Seen;
 use self::publisher::Publisher;
 use super::evidence::{EpochNews, Readings};
 use super::spoken::Keys;
+use super::wall_ms;
 use crate::model::{ServiceName, TenantName, VersionName};
 use crate::store::{Heard, Membership, Note, Role, Standing};
 use crate::telemetry::{ScopeTally, TotalsDelta, latency};
@@ -287,10 +288,4 @@ impl Members {
         self.cut_pages = tables.len();
         notes
     }
-}
-
-/// Milliseconds since the Unix epoch.
-fn wall_ms() -> u64 {
-    use std::time::{SystemTime, UNIX_EPOCH};
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }

@@ -9,7 +9,7 @@ mod watched;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -20,6 +20,7 @@ use self::metrics::RolloutMetrics;
 use self::watched::{CarriedWatch, Watched};
 use super::pause::{Machine, Pause};
 use super::together::rescued;
+use super::wall_ms;
 use crate::control::{Control, SubmitError, View};
 use crate::model::{
     Author, Change, ChangeRequest, Freeze, LiveRollout, RolloutCommand, RolloutId, Schedule, ServiceName, VersionName,
@@ -342,9 +343,4 @@ fn closed(schedules: &[&Schedule], now_ms: u64) -> Option<Waiting> {
     let Opening::Closed { opens_ms } = open(schedules, &[], now_ms) else { return None };
     let waiting = Waiting::new(WaitFor::Window, "outside the days and hours in which it may move");
     Some(opens_ms.into_iter().fold(waiting, Waiting::until))
-}
-
-/// Milliseconds since the Unix epoch.
-fn wall_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
