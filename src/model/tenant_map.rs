@@ -111,6 +111,20 @@ impl TenantMap {
         self.iter().map(|(_, state)| state)
     }
 
+    /// Tenants whose settings may differ from those in `before`: all that do, and their neighbours. The cost is by what
+    /// changed and not by how many there are, if one map was made from the other.
+    pub fn beside(&self, before: &Self) -> impl Iterator<Item = (&TenantName, &TenantState)> {
+        let others = |n: usize| before.branches.get(n);
+        let branches = self.branches.iter().enumerate();
+        let branches = branches.filter(move |(n, own)| others(*n).is_none_or(|other| !Arc::ptr_eq(own, other)));
+        let shards = branches.flat_map(move |(n, own)| {
+            let other = others(n);
+            let shared = move |(m, shard): &(usize, &Shard)| other.is_some_and(|o| Arc::ptr_eq(shard, &o[*m]));
+            own.iter().enumerate().filter(move |at| !shared(at)).map(|(_, shard)| shard)
+        });
+        shards.flat_map(|shard| shard.iter()).map(|entry| (&entry.kept.name, &entry.kept.state))
+    }
+
     fn shard(&self, hash: u64) -> Option<&Shard> {
         let (branch, shard) = place(hash);
         self.branches.get(branch)?.get(shard)
@@ -249,12 +263,30 @@ mod tests {
                     copies.push((map.clone(), model.clone()));
                 }
             }
+            for (before, of_before) in &copies {
+                let beside: BTreeMap<_, _> = map.beside(before).map(|(n, s)| (n.clone(), s.revision)).collect();
+                for (name, revision) in &model {
+                    let kept = beside.get(name);
+                    prop_assert!(kept == Some(revision) || kept.is_none() && of_before.get(name) == Some(revision));
+                }
+            }
             copies.push((map.clone(), model.clone()));
             for (map, model) in &copies {
                 same(map, model);
                 same(&model.iter().map(|(n, r)| (n.clone(), state(*r))).collect(), model);
             }
         }
+    }
+
+    #[test]
+    fn what_did_not_change_is_passed_over() {
+        let before: TenantMap = (0..5_000u16).map(|n| (name(n), state(1))).collect();
+        let mut map = before.clone();
+        assert_eq!(map.beside(&before).count(), 0);
+        map.insert(name(7), state(2));
+        let beside: Vec<_> = map.beside(&before).collect();
+        assert!(beside.len() < 20 && beside.contains(&(&name(7), &state(2))), "{beside:?}");
+        assert_eq!(map.beside(&TenantMap::default()).count(), 5_000);
     }
 
     #[test]
