@@ -123,7 +123,19 @@ pub(super) struct ComparisonAnswer {
     promotion_ready: bool,
     /// How many proxies' counts these are: in a fleet the leader's are those of all, another proxy's are its own.
     proxies: usize,
+    /// From which latency on requests of the baseline count as slow; those of the canary do beyond this times the tolerance.
+    slow_after: SlowAfterAnswer,
     window: WindowAnswer,
+}
+
+/// Seconds until the response header, at the baseline's 90th and 99th percentile; none while latency is not judged.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SlowAfter)]
+pub(super) struct SlowAfterAnswer {
+    #[schema(required)]
+    p90: Option<f64>,
+    #[schema(required)]
+    p99: Option<f64>,
 }
 
 /// The counts behind the evidence.
@@ -302,8 +314,16 @@ impl From<ComparisonReport> for ComparisonAnswer {
             split_off: report.split_off,
             promotion_ready: report.promotion_ready,
             proxies: report.proxies,
+            slow_after: report.slow_after_us.into(),
             window,
         }
+    }
+}
+
+impl From<(u32, u32)> for SlowAfterAnswer {
+    fn from((p90_us, p99_us): (u32, u32)) -> Self {
+        let seconds = |us: u32| (us > 0).then(|| f64::from(us) / 1e6);
+        Self { p90: seconds(p90_us), p99: seconds(p99_us) }
     }
 }
 

@@ -114,5 +114,6 @@ pub(super) fn report(
         promotion: assessment.signals.iter().map(|s| (s.signal.as_str(), s.log_promotion)).collect(),
         window: entry.comparison.window(),
         proxies: 1,
+        slow_after_us: (0, 0),
     }
 }

@@ -279,7 +279,8 @@ impl Autopilot {
                 self.fleets.add(&parameters, handle, canary, attempt, share, &batches, now_ms);
             }
             let braked = split.brake.is_some() && owner_is(owner, tenant.is_some());
-            let report = ComparisonReport { proxies, ..report(&key, baseline, entry, &assessment, share, braked) };
+            let report = report(&key, baseline, entry, &assessment, share, braked);
+            let report = ComparisonReport { proxies, slow_after_us: handle.tally.cuts(), ..report };
             self.control.board().put(key.clone(), report);
             let findings = Findings {
                 key: &key,

@@ -63,6 +63,8 @@ pub struct ComparisonReport {
     pub window: EvidenceWindow,
     /// How many proxies' counts these are.
     pub proxies: usize,
+    /// From which latency on a request of the baseline is slow and very slow, microseconds; 0: not judged, or not known yet.
+    pub slow_after_us: (u32, u32),
 }
 
 impl ComparisonReport {

@@ -74,6 +74,7 @@ fn report(canary: &str) -> ComparisonReport {
             first_bad_ms: Some(2),
         },
         proxies: 1,
+        slow_after_us: (12_000, 0),
     }
 }
 
