@@ -105,10 +105,12 @@ impl Writer {
     /// Keeps in view whether the store's state was refused.
     pub(super) fn refuse(&self, view: &View, revision: u64, taken: Result<(), SubmitError>) -> Result<(), SubmitError> {
         let Err(error) = taken else { return Ok(()) };
-        let why = match std::error::Error::source(&error) {
-            Some(source) => format!("{error}: {source}"),
-            None => error.to_string(),
-        };
+        let mut why = error.to_string();
+        if let Some(source) = std::error::Error::source(&error).map(ToString::to_string)
+            && !why.contains(&source)
+        {
+            why = format!("{why}: {source}");
+        }
         tracing::error!(revision, why, "the store's state does not fit this process; the last one that fits goes on");
         if view.refused.as_ref().is_none_or(|before| before.revision != revision) {
             self.metrics.refused_state();

@@ -27,7 +27,7 @@ pub struct Script {
     name: String,
     /// Status of its answers.
     pub status: AtomicU16,
-    /// How long it takes, in microseconds.
+    /// How long it takes, in microseconds; longer where a request's header `x-take-ms` says so.
     pub delay_us: AtomicU64,
     /// Every request whose number modulo 10 000 is below this fails with 500.
     pub fail_per_10k: AtomicU32,
@@ -111,7 +111,8 @@ async fn answer(script: Arc<Script>, request: Request) -> Response {
     if script.hang.load(SeqCst) {
         std::future::pending::<()>().await;
     }
-    let delay = script.delay_us.load(SeqCst);
+    let asked = head.headers.get("x-take-ms").and_then(|ms| ms.to_str().ok()?.parse::<u64>().ok()).unwrap_or(0);
+    let delay = script.delay_us.load(SeqCst) + 1_000 * asked;
     if delay > 0 {
         tokio::time::sleep(Duration::from_micros(delay)).await;
     }

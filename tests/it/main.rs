@@ -15,6 +15,8 @@ mod failures;
 mod faults;
 mod faults_network;
 mod fleet;
+mod fleet_faults;
+mod fleet_releases;
 mod forwarding;
 mod front;
 mod grpc;
