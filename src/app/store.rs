@@ -24,16 +24,17 @@ pub(super) struct Opened {
 pub(super) async fn open_store(settings: &Settings, takes_over: bool) -> Result<Opened, AppError> {
     let path = settings.store.path.clone();
     let last_good = settings.store.last_good.then(|| LastGood::beside(&path));
+    let options = settings.store.keep_events.map_or_else(Options::default, |keep_events| Options { keep_events });
     let (error, absent): (_, Arc<dyn Store>) = match &settings.store.etcd {
         Some(etcd) => {
-            let store = Arc::new(EtcdStore::open(access(etcd), KEEP_EVENTS));
+            let store = Arc::new(EtcdStore::open(access(etcd), settings.store.keep_events.unwrap_or(KEEP_EVENTS)));
             match store.ping().await {
                 Ok(()) => return Ok(Opened { store, last_good, salvaged: None, returns: true }),
                 // It is there again when etcd is.
                 Err(error) => (error, store),
             }
         }
-        None => match tokio::task::spawn_blocking(move || EmbeddedStore::open(&path, Options::default())).await {
+        None => match tokio::task::spawn_blocking(move || EmbeddedStore::open(&path, options)).await {
             Ok(Ok(store)) => {
                 return Ok(Opened { store: Arc::new(store), last_good, salvaged: None, returns: false });
             }

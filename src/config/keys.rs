@@ -286,6 +286,12 @@ static STORE: Table = Table::new(
             "Encrypts the keys for cookies in the store; the same on all nodes. Of several, the first seals and all open.",
         ),
         Key::optional(
+            "keep_events",
+            Kind::Integer(1_000, 10_000_000),
+            "1000000 in the database, 50000 in etcd",
+            "How many events of the history are kept; older ones are removed.",
+        ),
+        Key::optional(
             "etcd",
             Kind::List(&Kind::Text(&ETCD), 1),
             "the state is kept in path",

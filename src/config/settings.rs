@@ -282,6 +282,8 @@ pub struct StoreSettings {
     pub last_good: bool,
     /// Secrets that seal what the proxy keeps there for itself, each of at least 32 characters: the first seals, all open.
     pub secret: Vec<Hidden>,
+    /// How many events of the history are kept, 1,000 to 10,000,000; none: as many as suits the store.
+    pub keep_events: Option<u64>,
     /// Set when the state is kept in etcd instead.
     pub etcd: Option<EtcdSettings>,
 }
@@ -305,7 +307,13 @@ pub struct EtcdSettings {
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self { path: PathBuf::from("switchback.db"), last_good: true, secret: Vec::new(), etcd: None }
+        Self {
+            path: PathBuf::from("switchback.db"),
+            last_good: true,
+            secret: Vec::new(),
+            keep_events: None,
+            etcd: None,
+        }
     }
 }
 

@@ -12,7 +12,7 @@ pub(super) fn store(view: &View<'_>) -> StoreSettings {
     let path = view.file("path").unwrap_or_else(|| view.cx.place(&without.path.to_string_lossy()));
     let last_good = view.flag("last_good").unwrap_or(without.last_good);
     let secret = secrets(view, "secret").into_iter().map(Hidden::new).collect();
-    StoreSettings { path, last_good, secret, etcd: etcd(view) }
+    StoreSettings { path, last_good, secret, keep_events: view.integer("keep_events"), etcd: etcd(view) }
 }
 
 /// What the settings have in the store that others may read.

@@ -243,6 +243,7 @@ fn etcd_is_reached_as_the_file_says() {
     );
     let etcd = all.etcd.unwrap();
     assert_eq!((etcd.prefix.as_str(), etcd.compact), ("/eu", false));
+    assert_eq!((plain.keep_events, store("keep_events = 1000").keep_events), (None, Some(1_000)));
     let (user, password) = etcd.user.clone().unwrap();
     assert_eq!((user.as_str(), password.reveal()), ("proxy", "secret"));
     assert!(etcd.ca.as_ref().unwrap().contains("BEGIN CERTIFICATE") && etcd.identity.is_some());
