@@ -211,6 +211,22 @@ fn reading_verbs_show_tables() {
 }
 
 #[test]
+fn health_asks_without_a_token_and_says_why_not() {
+    let plain = |status: u16, text: &str| {
+        let status = StatusCode::from_u16(status).unwrap();
+        (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text.to_owned()).into_response()
+    };
+    let fake = Fake::new(move |_, before| if before == 0 { plain(200, "ok") } else { plain(503, "draining") });
+    assert_eq!(fake.run(&["health"]).done(), "ready\n");
+    assert_eq!(fake.run(&["health"]).failed(1), "error: not ready: draining\n");
+    assert!(fake.lines().iter().all(|line| line == "GET /readyz"), "{:?}", fake.lines());
+    let other = Fake::with([("GET /readyz", json!({}))]);
+    assert!(other.run(&["health"]).failed(1).contains("is this really the address of the admin API?"));
+    let ran = Ran::from(cli(&["health", "--admin", "http://127.0.0.1:9"]).output().unwrap());
+    assert_eq!((ran.code, ran.out.as_str()), (1, ""), "{ran:?}");
+}
+
+#[test]
 fn maintenance_is_begun_ended_and_shown() {
     let on = json!({"message": "moving", "retry_after": "1h", "since": "2026-01-02T03:04:05Z",
         "author": {"kind": "person", "name": "ada"}});

@@ -73,7 +73,7 @@ impl AdminUrl {
     }
 }
 
-/// A path below `/v1` with its query.
+/// A path, nearly always below `/v1`, with its query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Resource {
     path: String,
@@ -93,6 +93,11 @@ impl Resource {
             }
         }
         Self { path, query: Vec::new() }
+    }
+
+    /// What tells whether the process takes traffic; not below `/v1`, and needs no token.
+    pub(super) fn readyz() -> Self {
+        Self { path: "/readyz".to_owned(), query: Vec::new() }
     }
 
     /// Adds a field to the query, if there is a value.

@@ -109,6 +109,8 @@ pub enum Command {
     Schema,
     /// Services, splits, rates and verdicts
     Status(StatusArgs),
+    /// Whether the proxy takes traffic: exit code 0 if it does, for health checks
+    Health,
     /// Services of the proxy
     Services {
         /// What to do; without it, the list.

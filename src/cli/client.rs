@@ -87,6 +87,20 @@ impl Client {
         self.json(asked.method, &asked.resource, asked.body, *asked.if_revision)
     }
 
+    /// Asks whether the process takes traffic; if not, answers why. Waits five seconds at most, since whoever asks this
+    /// asks again.
+    pub(super) fn ready(&self) -> Result<Option<String>, CliError> {
+        let request = self.request(&Method::GET, &Resource::readyz(), "text/plain")?;
+        let hurried = Self { patience: CONNECT, ..self.clone() };
+        let mut response = hurried.run(self.finish(request, ())?).map_err(|e| hurried.failed(e, false))?;
+        if !content_type(&response).starts_with("text/plain") {
+            return Err(self.not_the_api(&response));
+        }
+        let text = response.body_mut().with_config().limit(LARGEST_BODY).read_to_string();
+        let text = text.map_err(|e| hurried.failed(e, false))?;
+        Ok((!response.status().is_success()).then_some(text))
+    }
+
     /// Opens the stream of events after that id.
     pub(super) fn stream(&self, resource: &Resource, after: u64) -> Result<BufReader<BodyReader<'static>>, CliError> {
         let request = self

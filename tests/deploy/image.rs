@@ -23,6 +23,13 @@ fn only<'a>(stage: &'a [String], instruction: &str) -> &'a str {
     one
 }
 
+/// The command of the health check.
+pub fn health_check() -> Vec<String> {
+    let stages = stages();
+    let (_, command) = only(&stages[1], "HEALTHCHECK").split_once(" CMD ").unwrap();
+    serde_json::from_str(command).unwrap()
+}
+
 /// The packages of Debian that a stage installs.
 fn packages(stage: &[String]) -> Vec<&str> {
     let run = stage.iter().find_map(|line| line.split_once("--no-install-recommends ")).unwrap().1;
@@ -69,7 +76,7 @@ fn the_image_has_the_binary_and_no_rights() {
     assert_eq!(only(last, "COPY"), "--from=build /switchback /usr/local/bin/switchback");
     assert_eq!(only(last, "STOPSIGNAL"), "SIGTERM");
     assert_eq!(only(last, "ENTRYPOINT"), "[\"/usr/local/bin/switchback\"]");
-    assert!(!last.iter().any(|line| line.starts_with("HEALTHCHECK")));
+    assert_eq!(health_check(), ["/usr/local/bin/switchback", "health"]);
     let (user, group) = only(last, "USER").split_once(':').unwrap();
     assert!([user, group].iter().all(|id| id.parse::<u32>().unwrap() > 0), "{user}:{group}");
     let run = only(last, "RUN");

@@ -3,6 +3,7 @@
 mod events;
 mod explain;
 mod freeze;
+mod health;
 mod keys;
 mod maintenance;
 mod notify;
@@ -38,6 +39,7 @@ use super::verb_args::{ChangeArgs, HowArgs};
 pub(super) fn call(command: Command, client: &Client, output: Output) -> Result<(), CliError> {
     match command {
         Command::Status(args) => status::status(client, output, &args),
+        Command::Health => health::health(client, output),
         Command::Services { verb } => services::services(client, output, verb.as_ref()),
         Command::Split(verb) => split::split(client, output, &verb),
         Command::Versions(verb) => registry::versions(client, output, &verb),
