@@ -42,6 +42,16 @@ need_helm() {
   rm -r "$folder"
 }
 
+# need_cargo_deb: what makes the Debian package. CARGO_DEB names another one. It is built once and kept in target/tools.
+need_cargo_deb() {
+  if [ -n "${CARGO_DEB:-}" ]; then return; fi
+  CARGO_DEB="$PWD/target/tools/bin/cargo-deb"
+  export CARGO_DEB
+  if [ -x "$CARGO_DEB" ]; then return; fi
+  echo "building cargo-deb 3.8.0" >&2
+  cargo install --quiet --locked --root target/tools cargo-deb@3.8.0
+}
+
 # install_package WHAT DEBIAN-PACKAGE
 install_package() {
   local as_root=()

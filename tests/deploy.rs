@@ -12,6 +12,8 @@ mod etcd_server;
 mod image;
 #[path = "deploy/linked.rs"]
 mod linked;
+#[path = "deploy/package.rs"]
+mod package;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
