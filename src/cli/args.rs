@@ -107,6 +107,12 @@ pub enum Command {
     },
     /// Print the JSON Schema of the configuration
     Schema,
+    /// Print a configuration made of Ingresses with canary annotations (ingress-nginx) and of Canaries (Flagger)
+    Import {
+        /// YAML or JSON, such as of kubectl get ingress,canary,service -o yaml; - reads standard input
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
     /// Services, splits, rates and verdicts
     Status(StatusArgs),
     /// Whether the proxy takes traffic: exit code 0 if it does, for health checks

@@ -9,6 +9,7 @@ mod client;
 mod demo;
 mod error;
 mod global_args;
+mod import;
 mod local;
 mod output;
 mod rollout_args;
@@ -97,6 +98,7 @@ fn dispatch(line: CommandLine, local: &dyn Local) -> Result<ExitCode, CliError> 
         Command::Check(args) => return Ok(local.check(&args.config)),
         Command::Demo { keep, plain } => return Ok(local.demo(*keep, *plain)),
         Command::Schema => return Ok(written(&with_line_break(local.schema()))),
+        Command::Import { files } => return import::import(files).map(|text| written(&text)),
         Command::Completions { shell } => return Ok(completions(*shell)),
         _ => {}
     }

@@ -69,6 +69,7 @@ pub(super) fn call(command: Command, client: &Client, output: Output) -> Result<
         | Command::Check(_)
         | Command::Demo { .. }
         | Command::Schema
+        | Command::Import { .. }
         | Command::Completions { .. }
         | Command::Version => Ok(()),
     }
