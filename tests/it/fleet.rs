@@ -119,7 +119,25 @@ impl Traffic {
 
     /// The versions take so long for each.
     pub fn taking(time: Duration, processes: &[&Process], rate: u64) -> Self {
-        let urls: Vec<_> = processes.iter().map(|process| process.proxy.clone()).collect();
+        Self::shaped(processes, rate, "", move |n, request| {
+            request.header("x-take-ms", time.as_millis().to_string()).header("x-user-id", format!("u{n}"))
+        })
+    }
+
+    /// For this path, of users of these tenants in turn.
+    pub fn of_tenants(processes: &[&Process], rate: u64, path: &str, tenants: &'static [&'static str]) -> Self {
+        Self::shaped(processes, rate, path, |n, request| {
+            request.header("x-tenant-id", tenants[n as usize % tenants.len()]).header("x-user-id", format!("u{n}"))
+        })
+    }
+
+    fn shaped(
+        processes: &[&Process],
+        rate: u64,
+        path: &str,
+        shape: impl Fn(u64, reqwest::RequestBuilder) -> reqwest::RequestBuilder + Send + 'static,
+    ) -> Self {
+        let urls: Vec<_> = processes.iter().map(|process| format!("{}{path}", process.proxy)).collect();
         let (stop, failed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (ends, counts) = (stop.clone(), failed.clone());
         let task = tokio::spawn(async move {
@@ -131,10 +149,8 @@ impl Traffic {
                     return;
                 }
                 let url = urls[n as usize % urls.len()].clone();
-                let (client, counts) = (client.clone(), counts.clone());
+                let (request, counts) = (shape(n, client.get(url)), counts.clone());
                 tokio::spawn(async move {
-                    let request = client.get(url).header("x-user-id", format!("u{n}"));
-                    let request = request.header("x-take-ms", time.as_millis().to_string());
                     let answer = request.timeout(Duration::from_secs(5)).send().await;
                     if answer.is_ok_and(|answer| answer.status().is_server_error()) {
                         counts.fetch_add(1, SeqCst);

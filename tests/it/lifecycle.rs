@@ -177,11 +177,20 @@ impl Process {
 
     /// By way of another program, such as one that sets limits: what is given, followed by our command line.
     pub fn start_under(folder: &TempDir, text: &str, wrapper: &[&str]) -> Self {
+        Self::start_with(folder, text, wrapper, "")
+    }
+
+    /// Versions that are registered, and gates, may lie in this network.
+    pub fn start_allowing(folder: &TempDir, text: &str, network: &str) -> Self {
+        Self::start_with(folder, text, &[], &format!("endpoint_networks = [\"{network}\"]\n"))
+    }
+
+    fn start_with(folder: &TempDir, text: &str, wrapper: &[&str], admin_keys: &str) -> Self {
         let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let (proxy, admin) = (free(), free());
         let file = folder.path().join("switchback.toml");
         let full = format!(
-            "{text}\n[proxy]\nlisten = [\"{proxy}\"]\nthreads = 1\ndrain_timeout = \"5s\"\n[admin]\nlisten = \"{admin}\"\n"
+            "{text}\n[proxy]\nlisten = [\"{proxy}\"]\nthreads = 1\ndrain_timeout = \"5s\"\n[admin]\nlisten = \"{admin}\"\n{admin_keys}"
         );
         std::fs::write(&file, full).unwrap();
         let mut line = wrapper.iter().copied().chain([env!("CARGO_BIN_EXE_switchback"), "serve", "--config"]);

@@ -6,6 +6,7 @@ mod chains;
 mod connections;
 mod crash;
 mod deprecation;
+mod documents;
 mod endpoint_networks;
 mod etcd;
 #[path = "../../src/store/etcd/server.rs"]
