@@ -1,3 +1,5 @@
+//! From objects of Kubernetes to a configuration that the proxy accepts.
+
 use std::path::Path;
 
 use super::*;
