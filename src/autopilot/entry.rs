@@ -1,11 +1,13 @@
 //! One comparison of a canary with the baseline, as the guard keeps it from look to look.
 
+use std::collections::{BTreeMap, HashMap};
+
 use serde::{Deserialize, Serialize};
 
 use crate::analysis::{Action, Assessment, Comparison, Parameters, Recent};
 use crate::control::{ComparisonReport, ScopeKey};
-use crate::model::{Split, VersionName};
-use crate::telemetry::ScopeHandle;
+use crate::model::{ServiceName, Split, VersionName};
+use crate::telemetry::{Guarded, ScopeHandle};
 
 /// One comparison and what goes with it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -116,4 +118,19 @@ pub(super) fn report(
         proxies: 1,
         slow_after_us: (0, 0),
     }
+}
+
+/// What is compared now, for the metrics: of each service the scope with most evidence.
+pub(super) fn guarded(entries: &HashMap<ScopeKey, Entry>) -> BTreeMap<ServiceName, Guarded> {
+    let mut all: BTreeMap<ServiceName, Guarded> = BTreeMap::new();
+    for (key, entry) in entries {
+        let seen = all.entry(key.service.clone()).or_default();
+        seen.threshold = entry.comparison.parameters().log_rollback_at();
+        seen.split_off |= entry.told_split;
+        for channel in &entry.comparison.parameters().channels {
+            let most = seen.evidence.entry(channel.signal.as_str()).or_insert(f64::NEG_INFINITY);
+            *most = most.max(entry.comparison.log_evidence_of(channel.signal));
+        }
+    }
+    all
 }

@@ -1,6 +1,6 @@
 //! One look at everything that moved: counts in, requests for changes out. The only state is what evidence needs.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
@@ -8,14 +8,14 @@ use tokio::sync::mpsc;
 use super::AutopilotParts;
 use super::alone;
 use super::cuts::Cuts;
-use super::entry::{Entry, report};
+use super::entry::{Entry, guarded, report};
 use super::evidence::{self, EpochNews, Readings};
 use super::fleet::Fleets;
 use super::members::{May, Members};
 use super::settle::{self, Findings};
 use super::spoken::{Keys, Spoken, speak_once};
 use super::together::Elsewhere;
-use crate::analysis::{EvidenceWindow, Parameters, Rate, Signal};
+use crate::analysis::{EvidenceWindow, Parameters, Rate};
 use crate::control::{ComparisonReport, Control, ScopeKey, SubmitError, View};
 use crate::model::{BasisPoints, Change, ChangeRequest, GuardSpec, Scope, ServiceName, VersionName};
 use crate::routing::{ServiceRoute, SplitOwner, split_for};
@@ -385,17 +385,7 @@ impl Autopilot {
         self.metrics.choose_tenants(now_ms);
         self.show_endpoints(view, now_ms);
         self.forget_settled(view);
-        let mut evidence: BTreeMap<(ServiceName, Signal), f64> = BTreeMap::new();
-        for (key, entry) in &self.entries {
-            for channel in &entry.comparison.parameters().channels {
-                let log = entry.comparison.log_evidence_of(channel.signal);
-                let most = evidence.entry((key.service.clone(), channel.signal)).or_insert(f64::NEG_INFINITY);
-                *most = most.max(log);
-            }
-        }
-        for ((service, signal), log) in evidence {
-            self.metrics.set_evidence(&service, signal.as_str(), log.min(700.0).exp());
-        }
+        self.metrics.show_guarded(guarded(&self.entries));
         let keep = |service: &ServiceName, scope: &crate::telemetry::ScopeTally| {
             self.braked.keys().any(|k| k.service == *service && k.tenant.as_ref() == scope.tenant())
         };

@@ -143,6 +143,10 @@ impl Writer {
         self.forget_gone(&view.routes, &routes);
         for (name, live) in &state.services {
             self.metrics.set_split(name, &live.weights_in_effect(&live.split));
+            routes
+                .service(name.as_str())
+                .iter()
+                .for_each(|route| self.metrics.set_baseline(name, &route.baseline().name));
         }
         let confirmed = self.unconfirmed.is_empty();
         self.show(View { state, routes, confirmed, refused: None, ..view.clone() });

@@ -67,6 +67,7 @@ pub async fn start(parts: Parts) -> Result<Started, StartError> {
     let routes = Arc::new(Routes::compile(&settings.structure, &state, &context, None)?);
     for (name, live) in &state.services {
         metrics.set_split(name, &live.weights_in_effect(&live.split));
+        routes.service(name.as_str()).iter().for_each(|route| metrics.set_baseline(name, &route.baseline().name));
     }
     metrics.set_revision(state.revision);
     metrics.set_store_up(!read_only && !adrift);

@@ -271,6 +271,9 @@ impl Writer {
                 if let Some(live) = applied.state.service(service.as_str()) {
                     self.metrics.set_split(service, &live.weights_in_effect(&live.split));
                 }
+                if let Some(route) = routes.service(service.as_str()) {
+                    self.metrics.set_baseline(service, &route.baseline().name);
+                }
                 if takes_back(event) {
                     self.metrics.rollback(service, event.cause.as_deref().unwrap_or("person"));
                 }

@@ -42,6 +42,25 @@ pub enum WaitFor {
     Delay,
 }
 
+impl WaitFor {
+    /// The name in metrics and in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Start => "start",
+            Self::Window => "window",
+            Self::Freeze => "freeze",
+            Self::Hold => "hold",
+            Self::Person => "person",
+            Self::Approval => "approval",
+            Self::Gate => "gate",
+            Self::Bake => "bake",
+            Self::Evidence => "evidence",
+            Self::Delay => "delay",
+        }
+    }
+}
+
 impl Waiting {
     /// Waits for this.
     pub fn new(on: WaitFor, message: impl Into<String>) -> Self {

@@ -52,6 +52,7 @@ impl Collector for StateCollector {
         all.extend(self.detours());
         all.extend(self.tenants());
         all.extend(self.services());
+        all.extend(self.guarded());
         all.extend(self.process());
         all.retain(|family| !family.get_metric().is_empty());
         all
@@ -119,18 +120,37 @@ impl StateCollector {
         let splits = lock(&self.state.splits);
         let weights = splits.iter().flat_map(|(s, w)| w.iter().map(move |(v, share)| (s, v, *share)));
         let split = weights.map(|(s, v, share)| family::SPLIT.sample(&[s.as_str(), v.as_str()], share)).collect();
-        let by_reason = |family: &Family, map: &std::collections::BTreeMap<(ServiceName, &'static str), f64>| {
-            let samples = map.iter().map(|((s, reason), n)| family.sample(&[s.as_str(), reason], *n)).collect();
-            family.with(samples)
+        let rollbacks = |((service, reason), n): (&(ServiceName, &'static str), &f64)| {
+            family::ROLLBACKS.sample(&[service.as_str(), reason], *n)
         };
         let up = |((s, v, e), up): (&(ServiceName, VersionName, String), &bool)| {
             family::ENDPOINT_UP.sample(&[s.as_str(), v.as_str(), e], f64::from(u8::from(*up)))
         };
+        let baseline = |(service, version): (&ServiceName, &VersionName)| {
+            family::BASELINE.sample(&[service.as_str(), version.as_str()], 1.0)
+        };
         vec![
             family::SPLIT.with(split),
-            by_reason(&family::ROLLBACKS, &lock(&self.state.rollbacks)),
-            by_reason(&family::EVIDENCE, &lock(&self.state.evidence)),
+            family::BASELINE.with(lock(&self.state.baselines).iter().map(baseline).collect()),
+            family::ROLLBACKS.with(lock(&self.state.rollbacks).iter().map(rollbacks).collect()),
             family::ENDPOINT_UP.with(lock(&self.state.endpoints).iter().map(up).collect()),
+        ]
+    }
+
+    fn guarded(&self) -> Vec<MetricFamily> {
+        let guarded = lock(&self.state.guarded);
+        let (mut evidence, mut thresholds, mut split_off) = (Vec::new(), Vec::new(), Vec::new());
+        for (service, seen) in guarded.iter() {
+            let service = service.as_str();
+            evidence
+                .extend(seen.evidence.iter().map(|(signal, log)| family::EVIDENCE.sample(&[service, signal], *log)));
+            thresholds.push(family::EVIDENCE_THRESHOLD.sample(&[service], seen.threshold));
+            split_off.push(family::SPLIT_OFF.sample(&[service], f64::from(u8::from(seen.split_off))));
+        }
+        vec![
+            family::EVIDENCE.with(evidence),
+            family::EVIDENCE_THRESHOLD.with(thresholds),
+            family::SPLIT_OFF.with(split_off),
         ]
     }
 

@@ -51,13 +51,18 @@ families! {
         "Requests of services with sessions, by what became of their session: new, kept, renewed, overridden, expired, foreign, forged.";
     SPLIT = GAUGE "split_weight_ratio" ["service", "version"]
         "Share of the service's keys that the version gets by the service's split, 0 to 1.";
+    BASELINE = GAUGE "baseline_info" ["service", "version"] "1, with the version that the service trusts as a label.";
     TENANT_REQUESTS = COUNTER "tenant_requests_total" ["service", "tenant", "version"]
         "Requests that came to an end, for the busiest and the worst tenants; all others as _other.";
     TENANT_FAILURES = COUNTER "tenant_failures_total" ["service", "tenant", "version"]
         "Requests that the backend failed, for the busiest and the worst tenants; all others as _other.";
     ROLLBACKS = COUNTER "rollbacks_total" ["service", "reason"] "Times that traffic was taken back to the baseline.";
     EVIDENCE = GAUGE "guard_evidence" ["service", "signal"]
-        "Natural logarithm of the evidence against the canary in the service's scope that has most; ln(10000) = 9.21 rolls back.";
+        "Natural logarithm of the evidence against the canary in the service's scope that has most; guard_evidence_threshold says when it is enough.";
+    EVIDENCE_THRESHOLD = GAUGE "guard_evidence_threshold" ["service"]
+        "The value of guard_evidence at which traffic is taken back: the natural logarithm of 1/error_probability.";
+    SPLIT_OFF = GAUGE "guard_split_off" ["service"]
+        "Whether the requests that are compared are not split as configured, 1 or 0; only while a canary is compared.";
     RELOADS = COUNTER "config_reloads_total" ["result"] "Times that the configuration file was read again, by result.";
     STORE_UP = GAUGE "store_up" [] "Whether the store takes commits, 1 or 0. Traffic flows either way.";
     REVISION = GAUGE "state_revision" [] "Revision of the state that is in effect in this process.";

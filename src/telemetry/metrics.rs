@@ -46,8 +46,9 @@ pub(super) struct State {
     pub(super) tallies: Arc<Tallies>,
     pub(super) tenants: Mutex<TopTenants>,
     pub(super) splits: Mutex<BTreeMap<ServiceName, Vec<(VersionName, f64)>>>,
+    pub(super) baselines: Mutex<BTreeMap<ServiceName, VersionName>>,
     pub(super) rollbacks: Mutex<BTreeMap<(ServiceName, &'static str), f64>>,
-    pub(super) evidence: Mutex<BTreeMap<(ServiceName, &'static str), f64>>,
+    pub(super) guarded: Mutex<BTreeMap<ServiceName, Guarded>>,
     pub(super) endpoints: Mutex<BTreeMap<(ServiceName, VersionName, String), bool>>,
     pub(super) revision: AtomicU64,
     pub(super) refused_states: AtomicU64,
@@ -65,6 +66,17 @@ pub(super) struct State {
     pub(super) notifications: Mutex<BTreeMap<(String, &'static str), u64>>,
 }
 
+/// What the guard sees of a service in which versions are compared.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Guarded {
+    /// Evidence of each signal against the canary, as a natural logarithm, in the scope that has most.
+    pub evidence: BTreeMap<&'static str, f64>,
+    /// The evidence at which traffic is taken back, as a natural logarithm.
+    pub threshold: f64,
+    /// Whether requests are not split as configured.
+    pub split_off: bool,
+}
+
 /// Counts by reason, without a lock: reasons take places in the order in which they come.
 #[derive(Default)]
 pub(super) struct Reasons {
@@ -80,8 +92,9 @@ impl Metrics {
             tallies,
             tenants: Mutex::new(TopTenants::new(shown_tenants)),
             splits: Mutex::default(),
+            baselines: Mutex::default(),
             rollbacks: Mutex::default(),
-            evidence: Mutex::default(),
+            guarded: Mutex::default(),
             endpoints: Mutex::default(),
             revision: AtomicU64::default(),
             refused_states: AtomicU64::default(),
@@ -137,15 +150,25 @@ impl Metrics {
         }
     }
 
+    /// The version that the service trusts. From now on every cause of a rollback has a series, so that the first rollback
+    /// shows as an increase.
+    pub fn set_baseline(&self, service: &ServiceName, baseline: &VersionName) {
+        lock(&self.state.baselines).insert(service.clone(), baseline.clone());
+        let mut rollbacks = lock(&self.state.rollbacks);
+        for cause in CAUSES {
+            rollbacks.entry((service.clone(), cause)).or_default();
+        }
+    }
+
     /// Traffic was taken back; `cause` as in the event. Unknown causes are counted as `other`.
     pub fn rollback(&self, service: &ServiceName, cause: &str) {
         let reason = CAUSES.into_iter().find(|c| *c == cause).unwrap_or("other");
         *lock(&self.state.rollbacks).entry((service.clone(), reason)).or_default() += 1.0;
     }
 
-    /// The evidence of a signal against the service's canary, as a natural logarithm.
-    pub fn set_evidence(&self, service: &ServiceName, signal: &'static str, value: f64) {
-        lock(&self.state.evidence).insert((service.clone(), signal), value);
+    /// What the guard sees of the services in which versions are compared now; the others lose their series.
+    pub fn show_guarded(&self, guarded: BTreeMap<ServiceName, Guarded>) {
+        *lock(&self.state.guarded) = guarded;
     }
 
     /// The configuration file was read again.
@@ -237,6 +260,7 @@ impl Metrics {
         self.state.tallies.forget_version(service, version);
         lock(&self.state.tenants).forget_version(service, version);
         lock(&self.state.endpoints).retain(|(s, v, _), _| (s, v) != (service, version));
+        lock(&self.state.baselines).retain(|s, v| (s, &*v) != (service, version));
         if let Some(shares) = lock(&self.state.splits).get_mut(service) {
             shares.retain(|(v, _)| v != version);
         }
@@ -247,8 +271,9 @@ impl Metrics {
         self.state.tallies.forget_service(service);
         lock(&self.state.tenants).forget_service(service);
         lock(&self.state.splits).remove(service);
+        lock(&self.state.baselines).remove(service);
         lock(&self.state.rollbacks).retain(|(s, _), _| s != service);
-        lock(&self.state.evidence).retain(|(s, _), _| s != service);
+        lock(&self.state.guarded).remove(service);
         lock(&self.state.endpoints).retain(|(s, _, _), _| s != service);
     }
 }
@@ -300,6 +325,14 @@ mod tests {
         metrics.set_certificate("site.crt".to_owned(), 1_800_000_000);
     }
 
+    fn about_the_guard(metrics: &Metrics, service: &ServiceName, baseline: &VersionName) {
+        metrics.set_baseline(service, baseline);
+        metrics.rollback(service, "errors");
+        metrics.rollback(service, "the moon");
+        let guarded = Guarded { evidence: BTreeMap::from([("error", -1.5)]), threshold: 9.21, split_off: true };
+        metrics.show_guarded(BTreeMap::from([(service.clone(), guarded)]));
+    }
+
     #[test]
     fn targets_that_are_gone_take_their_series_with_them() {
         let metrics = Metrics::new(Arc::new(Tallies::new(10)), 1);
@@ -321,9 +354,7 @@ mod tests {
         let half = BasisPoints::new(5_000).unwrap();
         metrics.set_split(&service, &Weights::new([(one.clone(), half), (two.clone(), half)]).unwrap());
         metrics.set_split(&service, &Weights::all_on(one.clone()));
-        metrics.rollback(&service, "errors");
-        metrics.rollback(&service, "the moon");
-        metrics.set_evidence(&service, "error", -1.5);
+        about_the_guard(&metrics, &service, &one);
         about_the_process(&metrics);
         metrics.set_endpoint(&service, &one, "127.0.0.1:9001", false);
         metrics.add_tenant(&service, None, &[]);
@@ -362,6 +393,10 @@ mod tests {
             r#"switchback_rollbacks_total{reason="errors",service="accounting"} 1"#,
             r#"switchback_rollbacks_total{reason="other",service="accounting"} 1"#,
             r#"switchback_guard_evidence{service="accounting",signal="error"} -1.5"#,
+            r#"switchback_guard_evidence_threshold{service="accounting"} 9.21"#,
+            r#"switchback_guard_split_off{service="accounting"} 1"#,
+            r#"switchback_baseline_info{service="accounting",version="1.0.0"} 1"#,
+            r#"switchback_rollbacks_total{service="accounting",reason="person"} 0"#,
             r#"switchback_refused_requests_total{reason="maintenance"} 1"#,
             r#"switchback_rescues_total{service="accounting",from="2.0.0",to="1.0.0",result="over_budget"} 1"#,
             r#"switchback_rescues_total{service="accounting",from="2.0.0",to="1.0.0",result="saved"} 0"#,

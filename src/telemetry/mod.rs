@@ -44,7 +44,7 @@ pub use cells::VersionMetrics;
 pub use detours::{Detour, DetourCounts, Rescue};
 pub use epoch::{ArmReading, BadKey, EpochTally, SignalReading, TallySignal};
 pub use keys::KeySet;
-pub use metrics::Metrics;
+pub use metrics::{Guarded, Metrics};
 pub use outcome::{FailureKind, Fault, Outcome, code_class};
 pub use route_table::{OTHER_ROUTE, RouteRequest, RouteTable};
 pub use route_window::RouteStats;

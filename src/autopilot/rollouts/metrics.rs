@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use prometheus::{HistogramOpts, HistogramVec, IntGaugeVec, Opts, Registry};
 
-use crate::model::{Phase, RolloutId, State};
+use crate::model::{Phase, RolloutId, ServiceName, State};
+use crate::planning::WaitFor;
 
 /// From a minute to two weeks, in seconds.
 const DURATIONS: [f64; 10] =
@@ -12,6 +13,7 @@ const DURATIONS: [f64; 10] =
 
 pub(super) struct RolloutMetrics {
     phases: Option<IntGaugeVec>,
+    waiting: Option<IntGaugeVec>,
     durations: Option<HistogramVec>,
     /// Rollouts whose duration was counted; none before the first look, since those were over before this process began.
     counted: Option<BTreeSet<RolloutId>>,
@@ -21,18 +23,37 @@ impl RolloutMetrics {
     pub(super) fn new(registry: &Registry) -> Self {
         let phases = Opts::new("switchback_rollouts", "Rollouts by the phase that they are in.");
         let phases = IntGaugeVec::new(phases, &["service", "phase"]);
+        let waiting = Opts::new(
+            "switchback_rollouts_waiting",
+            "Rollouts by what they wait for, as the process that leads sees it; a pause is waiting for a person.",
+        );
+        let waiting = IntGaugeVec::new(waiting, &["service", "on"]);
         let durations = HistogramOpts::new(
             "switchback_rollout_duration_seconds",
             "From the first step of a rollout until it was over, by how it ended.",
         );
         let durations = HistogramVec::new(durations.buckets(DURATIONS.to_vec()), &["status"]);
-        let (phases, durations) = (phases.ok(), durations.ok());
-        for collector in [phases.clone().map(boxed), durations.clone().map(boxed)].into_iter().flatten() {
+        let (phases, waiting, durations) = (phases.ok(), waiting.ok(), durations.ok());
+        for status in [Phase::Completed, Phase::RolledBack, Phase::Aborted] {
+            // From the start, so that the first that ends shows as an increase.
+            durations.iter().for_each(|durations| drop(durations.with_label_values(&[status.as_str()])));
+        }
+        let gauges = [phases.clone().map(boxed), waiting.clone().map(boxed)];
+        for collector in gauges.into_iter().chain([durations.clone().map(boxed)]).flatten() {
             if let Err(error) = registry.register(collector) {
                 tracing::error!(%error, "the metrics of rollouts could not be registered");
             }
         }
-        Self { phases, durations, counted: None }
+        Self { phases, waiting, durations, counted: None }
+    }
+
+    /// Shows what rollouts wait for that are not over.
+    pub(super) fn show_waiting<'a>(&self, waiting: impl Iterator<Item = (&'a ServiceName, WaitFor)>) {
+        let Some(gauges) = &self.waiting else { return };
+        gauges.reset();
+        for (service, on) in waiting {
+            gauges.with_label_values(&[service.as_str(), on.as_str()]).inc();
+        }
     }
 
     /// Shows the rollouts of a state.

@@ -186,6 +186,9 @@ impl Rollouts {
             }
             self.look_at(&view, live, leads, now_ms);
         }
+        let board = self.control.board();
+        let live = view.state.rollouts.iter().filter(|(_, live)| leads && !live.rollout.phase.is_final());
+        self.metrics.show_waiting(live.filter_map(|(id, live)| Some((&live.rollout.service, board.waiting(id)?.on))));
     }
 
     fn look_at(&mut self, view: &View, live: &Arc<LiveRollout>, leads: bool, now_ms: u64) {
