@@ -18,13 +18,15 @@ use self::machines::{notify_door, start_machines};
 use self::relay::{Carried, Relay};
 use self::store::{Opened, open_store};
 use crate::admin::{self, AdminParts, ProxyStatus, Readiness, Reload, ReloadError, UpgradeError, Upgraded};
-use crate::config::Settings;
+use crate::config::{Hidden, Settings};
 use crate::control::{self, Card, Control, ReloadReport, StartError};
 use crate::handover::{self, CommandLine, HandoverError, Post, Predecessor, Role, Sockets};
 use crate::notify::Notifier;
 use crate::proxy::{self, Clock, EndpointKeeper, ProxyHandle, ProxyParts, StartProxyError, StreamKeeper};
 use crate::store::StoreError;
-use crate::telemetry::{AccessLog, AccessLogError, LogTarget, Metrics, Tallies, Windows};
+use crate::telemetry::{
+    AccessLog, AccessLogError, LogTarget, Metrics, Tallies, Tracer, TracerError, TracerSettings, Windows,
+};
 use crate::webhook::SetUpError;
 
 /// How long the admin API may take to finish its answers at the end.
@@ -57,6 +59,7 @@ pub struct App {
     reload: Reload,
     relay: Arc<Relay>,
     post: Option<Post>,
+    tracer: Option<Arc<Tracer>>,
 }
 
 /// How a process begins.
@@ -96,6 +99,9 @@ pub enum AppError {
     /// The access log cannot be written.
     #[error("the access log cannot be written")]
     AccessLog(#[from] AccessLogError),
+    /// No spans can be made.
+    #[error("proxy.tracing: requests cannot be recorded")]
+    Tracing(#[from] TracerError),
     /// The process that serves goes on.
     #[error("this process cannot take over")]
     Handover(#[from] HandoverError),
@@ -134,7 +140,7 @@ impl App {
         let Opened { store, last_good, salvaged, returns } = open_store(&settings, carried.takes_over()).await?;
         let tallies = Arc::new(Tallies::new(settings.metrics.tracked_tenants));
         let metrics = Arc::new(Metrics::new(tallies.clone(), settings.metrics.tenants));
-        let access_log = open_access_log(&settings, &metrics)?;
+        let (access_log, tracer) = (open_access_log(&settings, &metrics)?, tracer(&settings, &metrics)?);
         let admin_socket = settings.admin.listen.and_then(|address| sockets.take(Role::Admin, address));
         let parts = control::Parts {
             settings,
@@ -160,6 +166,7 @@ impl App {
             streams: streams.clone(),
             metrics: metrics.clone(),
             access_log,
+            tracer: tracer.clone(),
             clock,
             sockets,
         })?;
@@ -186,6 +193,7 @@ impl App {
             control,
             relay: Arc::new(relay),
             post: None,
+            tracer,
         };
         app.tasks.push(tokio::spawn(app.control.clone().show_card(card(app.phase.clone()))));
         app.start_admin(admin_socket, tallies, windows, clock, notifier).await?;
@@ -290,6 +298,11 @@ impl App {
                 }
             };
         }
+        if let Some(tracer) = self.tracer.take()
+            && let Err(error) = tokio::task::spawn_blocking(move || tracer.close()).await
+        {
+            tracing::error!(%error, "the last spans could not be waited for");
+        }
         self.relay.abort();
         for task in &self.tasks {
             task.abort();
@@ -379,4 +392,30 @@ fn open_access_log(settings: &Settings, metrics: &Metrics) -> Result<Option<Arc<
     }
     let target = log.path.clone().map_or(LogTarget::Stdout, LogTarget::File);
     Ok(Some(Arc::new(AccessLog::start(target, log.queue, metrics.access_log_dropped())?)))
+}
+
+/// What makes spans, if there is somebody who takes them.
+fn tracer(settings: &Settings, metrics: &Metrics) -> Result<Option<Arc<Tracer>>, TracerError> {
+    let tracing = &settings.proxy.tracing;
+    let Some(endpoint) = tracing.endpoint.as_deref().map(|endpoint| endpoint.trim_end_matches('/')) else {
+        return Ok(None);
+    };
+    let path = if endpoint.ends_with("/v1/traces") { "" } else { "/v1/traces" };
+    let header = |(name, value): &(http::HeaderName, Hidden)| {
+        let mut value = http::HeaderValue::from_str(value.reveal()).ok()?;
+        value.set_sensitive(true);
+        Some((name.clone(), value))
+    };
+    let settings = TracerSettings {
+        url: format!("{endpoint}{path}"),
+        headers: tracing.headers.iter().filter_map(header).collect(),
+        service_name: tracing.service_name.clone(),
+        instance: instance(),
+        sample: tracing.sample,
+        queue: tracing.queue,
+        batch: tracing.batch,
+        delay: tracing.delay,
+        timeout: tracing.timeout,
+    };
+    Ok(Some(Arc::new(Tracer::start(settings, metrics.spans())?)))
 }

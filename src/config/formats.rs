@@ -56,6 +56,7 @@ form!(TIMEZONE, "a name of the IANA database such as \"Europe/Berlin\" or \"UTC\
 form!(HEADER, "a header name such as \"x-user-id\"", header);
 form!(COOKIE, "a cookie name such as \"sid\"", cookie);
 form!(HEADER_VALUE, "visible ASCII characters and spaces", header_value);
+form!(SECRET_HEADER_VALUE, secret "visible ASCII characters and spaces", header_value);
 form!(METHOD, "a method such as \"GET\"", method);
 form!(ENDPOINT, "host:port such as \"10.0.0.1:7001\" or \"{tenant}.internal:7001\"", endpoint);
 form!(JSON_PATH, "a path of JSONPath such as \"$.items[*].updated_at\"", json_path);

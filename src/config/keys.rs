@@ -1,7 +1,8 @@
 //! The table of keys, first half: the process's own settings. The services are in `keys_services`.
 
 use super::formats::{
-    ADDRESS, ADDRESS_OR_OFF, ETCD, FILE, HOST_PORT, LINK, LONG_SECRET, NETWORK, PATH, SECRET, SERVICE, SHA256, TEXT,
+    ADDRESS, ADDRESS_OR_OFF, ETCD, FILE, HEADER, HOST_PORT, LINK, LONG_SECRET, NETWORK, PATH, SECRET,
+    SECRET_HEADER_VALUE, SERVICE, SHA256, TEXT,
 };
 use super::keys_notify::NOTIFY;
 use super::keys_services::{SERVICE_TABLE, TENANTS};
@@ -46,6 +47,7 @@ static PROXY: Table = Table::new(
         ),
         Key::default("limits", Kind::Table(&LIMITS), "{}", "What a client may use up."),
         Key::default("access_log", Kind::Table(&ACCESS_LOG), "{}", "One line for each request."),
+        Key::default("tracing", Kind::Table(&TRACING), "{}", "A span for each request, for OpenTelemetry."),
         Key::default(
             "drain_timeout",
             Kind::Duration(ms(0), hours(24)),
@@ -210,6 +212,57 @@ static ACCESS_LOG: Table = Table::new(
             Kind::Integer(1, 10_000_000),
             "10000",
             "Lines that may wait to be written; more are dropped and counted.",
+        ),
+    ],
+);
+
+static TRACING: Table = Table::new(
+    "A span for each request, sent to a collector of OpenTelemetry (OTLP).",
+    &[
+        Key::optional(
+            "endpoint",
+            Kind::Text(&LINK),
+            "no spans are made",
+            "Where the collector listens, such as \"http://127.0.0.1:4318\"; /v1/traces is added unless it is there.",
+        ),
+        Key::default(
+            "protocol",
+            Kind::Choice(&["http/protobuf"]),
+            "\"http/protobuf\"",
+            "How spans are sent: OTLP as protobuf over HTTP.",
+        ),
+        Key::default(
+            "headers",
+            Kind::Map(&HEADER, &Kind::Text(&SECRET_HEADER_VALUE)),
+            "{}",
+            "Headers that are sent to the collector, such as those that it knows its customers by.",
+        ),
+        Key::default("service_name", Kind::Text(&TEXT), "\"switchback\"", "The resource's service.name."),
+        Key::default("sample", Kind::Percent, "1", "Percent of the requests without a parent that are recorded."),
+        Key::default(
+            "parent",
+            Kind::Choice(&["all", "trusted", "none"]),
+            "\"all\"",
+            "Whose traceparent says whether a request is recorded: everybody's, that of trusted addresses, or nobody's.",
+        ),
+        Key::default(
+            "queue",
+            Kind::Integer(1, 1_000_000),
+            "4096",
+            "Requests whose spans may wait to be sent; the spans of more are dropped and counted.",
+        ),
+        Key::default("batch", Kind::Integer(1, 10_000), "512", "Most requests whose spans are sent together."),
+        Key::default(
+            "delay",
+            Kind::Duration(ms(10), hours(1)),
+            "\"1s\"",
+            "How long spans wait for others, unless a batch is full.",
+        ),
+        Key::default(
+            "timeout",
+            Kind::Duration(ms(10), hours(1)),
+            "\"5s\"",
+            "How long the collector may take; what it has not taken by then is lost and counted.",
         ),
     ],
 );

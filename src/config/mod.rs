@@ -42,8 +42,8 @@ pub use mistake::{FieldMistake, Mistake, Mistakes};
 pub use notify::{Hidden, NotifyChannel, NotifyTarget, SmtpServer, SmtpTls};
 pub use schema::schema;
 pub use settings::{
-    AccessLog, AdminSettings, CertificateFiles, EtcdSettings, Limits, MetricsSettings, ProxySettings, Role, Settings,
-    StoreSettings, TlsListener, TlsVersion, Token,
+    AccessLog, AdminSettings, CertificateFiles, EtcdSettings, FollowParent, Limits, MetricsSettings, ProxySettings,
+    Role, Settings, StoreSettings, TlsListener, TlsVersion, Token, Tracing,
 };
 pub use version::{deprecation_to_json, version_from_json, version_to_json};
 

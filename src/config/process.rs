@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::formats;
+use super::notify::Hidden;
 use super::settings::{
-    AccessLog, AdminSettings, CertificateFiles, Limits, MetricsSettings, ProxySettings, Role, TlsListener, TlsVersion,
-    Token,
+    AccessLog, AdminSettings, CertificateFiles, FollowParent, Limits, MetricsSettings, ProxySettings, Role,
+    TlsListener, TlsVersion, Token, Tracing,
 };
+use super::tree::Node;
 use super::view::View;
 
 /// SHA-256 of nothing: what `sha256sum` says about a variable that is not set.
@@ -24,6 +26,7 @@ pub(super) fn proxy(view: &View<'_>) -> ProxySettings {
         proxy_protocol: view.read_list("proxy_protocol", formats::network),
         limits: limits(&view.table("limits")),
         access_log: access_log(&view.table("access_log")),
+        tracing: tracing(&view.table("tracing")),
         drain_timeout: view.duration("drain_timeout").unwrap_or(without.drain_timeout),
         ready_delay: view.duration("ready_delay").unwrap_or(without.ready_delay),
         watch: view.flag("watch").unwrap_or(without.watch),
@@ -93,6 +96,29 @@ fn access_log(view: &View<'_>) -> AccessLog {
         enabled: view.flag("enabled").unwrap_or(without.enabled),
         path: view.file("path"),
         queue: view.integer("queue").unwrap_or(without.queue),
+    }
+}
+
+fn tracing(view: &View<'_>) -> Tracing {
+    let without = Tracing::default();
+    let header = |(name, node): &(String, Node)| {
+        let value = super::view::read_text(node, &formats::header_value, view.cx)?;
+        Some((formats::header(name).ok()?, Hidden::new(value)))
+    };
+    Tracing {
+        endpoint: view.read("endpoint", formats::link),
+        headers: view.entries("headers").iter().filter_map(header).collect(),
+        service_name: view.read("service_name", formats::not_empty).unwrap_or(without.service_name),
+        sample: view.share("sample").unwrap_or(without.sample),
+        parent: match view.text("parent") {
+            Some("trusted") => FollowParent::Trusted,
+            Some("none") => FollowParent::None,
+            _ => FollowParent::All,
+        },
+        queue: view.integer("queue").unwrap_or(without.queue),
+        batch: view.integer("batch").unwrap_or(without.batch),
+        delay: view.duration("delay").unwrap_or(without.delay),
+        timeout: view.duration("timeout").unwrap_or(without.timeout),
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::notify::{Hidden, NotifyTarget};
-use crate::model::{Reach, Structure};
+use crate::model::{BasisPoints, Reach, Structure};
 
 /// Everything that a configuration file says.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +46,8 @@ pub struct ProxySettings {
     pub limits: Limits,
     /// One line for each request.
     pub access_log: AccessLog,
+    /// A span for each request.
+    pub tracing: Tracing,
     /// How long requests in flight may finish after SIGTERM, 0 to 1 day.
     pub drain_timeout: Duration,
     /// How long `/readyz` answers 503 before the listeners close, 0 to 1 h.
@@ -72,6 +74,7 @@ impl Default for ProxySettings {
             proxy_protocol: Vec::new(),
             limits: Limits::default(),
             access_log: AccessLog::default(),
+            tracing: Tracing::default(),
             drain_timeout: Duration::from_secs(30),
             ready_delay: Duration::ZERO,
             watch: false,
@@ -92,6 +95,7 @@ impl fmt::Debug for ProxySettings {
             .field("proxy_protocol", &self.proxy_protocol)
             .field("limits", &self.limits)
             .field("access_log", &self.access_log)
+            .field("tracing", &self.tracing)
             .field("drain_timeout", &self.drain_timeout)
             .field("ready_delay", &self.ready_delay)
             .field("watch", &self.watch)
@@ -205,6 +209,56 @@ pub struct AccessLog {
 impl Default for AccessLog {
     fn default() -> Self {
         Self { enabled: false, path: None, queue: 10_000 }
+    }
+}
+
+/// A span for each request, sent to a collector of OpenTelemetry.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tracing {
+    /// Where the collector listens; none: no spans are made.
+    pub endpoint: Option<String>,
+    /// Headers that are sent to it.
+    pub headers: Vec<(http::HeaderName, Hidden)>,
+    /// The resource's `service.name`.
+    pub service_name: String,
+    /// Share of the requests without a parent that are recorded.
+    pub sample: BasisPoints,
+    /// Whose parents say whether a request is recorded.
+    pub parent: FollowParent,
+    /// Requests whose spans may wait to be sent, at least 1.
+    pub queue: usize,
+    /// Most requests whose spans are sent together, at least 1.
+    pub batch: usize,
+    /// How long spans wait for others, 10 ms to 1 h.
+    pub delay: Duration,
+    /// How long the collector may take, 10 ms to 1 h.
+    pub timeout: Duration,
+}
+
+/// Whose `traceparent` says whether a request is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FollowParent {
+    /// Everybody's.
+    All,
+    /// That of trusted addresses.
+    Trusted,
+    /// Nobody's.
+    None,
+}
+
+impl Default for Tracing {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            headers: Vec::new(),
+            service_name: "switchback".to_owned(),
+            sample: BasisPoints::new(100).unwrap_or(BasisPoints::ZERO),
+            parent: FollowParent::All,
+            queue: 4_096,
+            batch: 512,
+            delay: Duration::from_secs(1),
+            timeout: Duration::from_secs(5),
+        }
     }
 }
 

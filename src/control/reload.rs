@@ -34,6 +34,7 @@ pub(super) fn differences(old: &Settings, new: &Settings) -> (Vec<String>, Vec<S
     note(&mut restart, "proxy.threads", a.threads == b.threads);
     note(&mut restart, "proxy.tls", a.tls == b.tls);
     note(&mut restart, "proxy.access_log", a.access_log == b.access_log);
+    note(&mut restart, "proxy.tracing", a.tracing == b.tracing);
     note(&mut restart, "proxy.upstream_keepalive", a.upstream_keepalive == b.upstream_keepalive);
     note(&mut restart, "proxy.handover", a.handover == b.handover);
     note(&mut restart, "admin.listen", old.admin.listen == new.admin.listen);

@@ -14,8 +14,9 @@ use super::headers::{self, BadHead, HeadLimits, Origin};
 use super::http1;
 use super::in_flight::{self, Working};
 use super::shadow::Sample;
+use super::spans::Spans;
 use crate::config::Limits;
-use crate::routing::{self, Decision, Drawn, Head, Silent};
+use crate::routing::{self, Decision, Drawn, Head, Routes, Silent};
 use crate::telemetry::{Draw, Start};
 
 /// Why a request is not sent on.
@@ -66,8 +67,7 @@ impl Gateway {
             random,
             now_s: if routes.needs_time() { unix_s() } else { 0 },
         };
-        let decision = routing::decide(&routes, &head, &mut Silent)
-            .map_err(|refusal| Refuse { status: refusal.status(), word: refusal.as_str() })?;
+        let decision = decide(&routes, &head, ctx.spans.as_deref_mut())?;
         let tenant = decision.tenant.as_deref();
         if let Some(maintenance) = routing::closed(decision.service, tenant, &header.headers, client) {
             return Err(turned_away(&decision, Why::Maintenance(maintenance.clone()), ctx));
@@ -142,6 +142,15 @@ impl Gateway {
             session,
         });
     }
+}
+
+/// Decides; for a request that is recorded, its spans learn why.
+fn decide<'r, 'h>(routes: &'r Routes, head: &Head<'h>, spans: Option<&mut Spans>) -> Result<Decision<'r, 'h>, Refuse> {
+    let decided = match spans {
+        None => routing::decide(routes, head, &mut Silent),
+        Some(spans) => routing::decide(routes, head, &mut spans.decision),
+    };
+    decided.map_err(|refusal| Refuse { status: refusal.status(), word: refusal.as_str() })
 }
 
 /// Remembers whose request met a closed door, so that the answer and the access log can say it.

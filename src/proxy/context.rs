@@ -16,6 +16,7 @@ use super::in_flight::Working;
 use super::last_part::LastPart;
 use super::outcome::AttemptError;
 use super::shadow::Sample;
+use super::spans::Spans;
 use super::streams::Stream;
 use super::waits::Waits;
 use crate::routing::{InUse, Permit, ServiceRoute, VersionRoute};
@@ -101,6 +102,8 @@ pub(super) struct RequestContext {
     pub permit: Option<Permit>,
     /// Set when it met a closed door: maintenance, or the limits of its tenant.
     pub closed: Option<Box<Closed>>,
+    /// Its spans, when it is recorded.
+    pub spans: Option<Box<Spans>>,
     /// The request's id, made here or taken over.
     pub request_id: Option<HeaderValue>,
 }

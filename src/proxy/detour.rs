@@ -55,6 +55,9 @@ impl Gateway {
         let baseline = baseline.clone();
         if let Err(why_not) = self.may_rescue(spec, assigned, session, ctx, failed) {
             counts.rescue(why_not);
+            if let Some(spans) = &mut ctx.spans {
+                spans.rescue = Some(why_not.as_str());
+            }
             return false;
         }
         let facts = Facts { sent_status: status_without(ctx), ..self.facts(ctx, ctx.error, 0) };
@@ -74,7 +77,11 @@ impl Gateway {
         kind: ErrorKind,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        ctx.error = Some(AttemptError { side: Side::Version, kind, reused: false, body_done: true });
+        let failed = AttemptError { side: Side::Version, kind, reused: false, body_done: true };
+        ctx.error = Some(failed);
+        if let Some(spans) = &mut ctx.spans {
+            spans.failed(failed, self.clock.now_us());
+        }
         let Some(assigned) = &ctx.assigned else { return error };
         // Nothing was sent yet, so another endpoint may have the request whatever its method.
         let others = assigned.serving(&ctx.detour).endpoints.all().iter().any(|e| !ctx.has_tried(e.address));

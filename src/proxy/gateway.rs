@@ -36,6 +36,7 @@ use super::refusal;
 use super::rescue::{self, Failed};
 use super::route_stats;
 use super::shadow::Queue;
+use super::spans::Tracing;
 use super::streams::StreamKeeper;
 use super::upstream;
 use super::waits::{self, Asked, Waits};
@@ -50,6 +51,8 @@ pub(super) struct Gateway {
     pub keeper: Arc<EndpointKeeper>,
     pub metrics: Arc<Metrics>,
     pub access_log: Option<Arc<AccessLog>>,
+    /// Set when spans are made.
+    pub tracing: Option<Tracing>,
     pub clock: Clock,
     pub draining: Arc<std::sync::atomic::AtomicBool>,
     pub shadow: Queue,
@@ -121,6 +124,10 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<bool> {
+        if let Some(tracing) = &self.tracing {
+            let trusted = |client| (self.settings)().proxy.trusted.iter().any(|net| net.contains(&client));
+            ctx.spans = tracing.begin(session, trusted);
+        }
         let Err(Refuse { status, word }) = self.admit(session, ctx) else {
             return Ok(false);
         };
@@ -145,6 +152,9 @@ impl ProxyHttp for Gateway {
             return Error::e_explain(ErrorType::InternalError, "no version was decided");
         };
         let version = assigned.serving(&ctx.detour);
+        if let Some(spans) = &mut ctx.spans {
+            spans.attempt(version.clone(), self.clock.now_us());
+        }
         let now_ms = ctx.started_us / 1_000;
         // Another endpoint for another attempt, and none of the bits that the decision has used.
         let random = ctx.random[1].rotate_left(17 * ctx.attempts);
@@ -178,6 +188,9 @@ impl ProxyHttp for Gateway {
         if !stream {
             upstream::limit(&mut peer, left);
         }
+        if let Some(spans) = &mut ctx.spans {
+            spans.endpoint(&endpoint);
+        }
         ctx.in_use = Some(InUse::new(endpoint));
         if ctx.uploading
             && let Some(ticket) = &mut ctx.ticket
@@ -206,7 +219,10 @@ impl ProxyHttp for Gateway {
             request.remove_header(&name);
         }
         headers::forward(request, origin, ctx.sent, host.as_ref(), assigned.service.spec.headers.forwarded)?;
-        headers::trace(request, ctx.sent, ctx.random)?;
+        match &ctx.spans {
+            None => headers::trace(request, ctx.sent, ctx.random)?,
+            Some(spans) => spans.inject(request)?,
+        }
         if let Some(id) = &ctx.request_id {
             request.insert_header(headers::X_REQUEST_ID, id.clone())?;
         }
@@ -273,6 +289,9 @@ impl ProxyHttp for Gateway {
         }
         ctx.upstream_status = Some(response.status.as_u16());
         ctx.grpc_status = grpc::status(&response.headers);
+        if let Some(spans) = &mut ctx.spans {
+            spans.answered(response.status.as_u16());
+        }
         if let Some(ticket) = &mut ctx.ticket {
             ticket.answered(self.clock.now_us());
         }
@@ -423,6 +442,9 @@ impl ProxyHttp for Gateway {
     ) -> Box<Error> {
         let mut error = waits::blame_version(error, session).more_context(format!("to {peer}"));
         error.retry.decide_reuse(reused);
+        if let Some(spans) = &mut ctx.spans {
+            spans.end_attempt(self.clock.now_us());
+        }
         if ctx.is_closed_stream() {
             error.set_retry(false);
             return error;
@@ -435,6 +457,9 @@ impl ProxyHttp for Gateway {
         let body_done = session.as_mut().is_body_done();
         let attempt = AttemptError { side: side_of(&error), kind: kind_of(&error), reused, body_done };
         ctx.error = Some(attempt);
+        if let Some(spans) = &mut ctx.spans {
+            spans.failed(attempt, self.clock.now_us());
+        }
         ctx.client_closed = http1::has_closed(session, ctx.kept);
         let again = outcome::is_stale(attempt, ctx.upstream_status)
             && session.req_header().method.is_idempotent()
@@ -497,6 +522,7 @@ impl ProxyHttp for Gateway {
         if let Some(ticket) = &mut ctx.ticket {
             ticket.finish(settled, now_us);
         }
+        self.finish_spans(session, ctx, outcome, now_us);
         let header = session.req_header();
         route_stats::count(ctx, &header.method, header.uri.path(), now_us);
         ctx.in_use = None;

@@ -36,6 +36,8 @@ mod resolve;
 mod route_stats;
 mod server;
 mod shadow;
+mod span_attributes;
+mod spans;
 mod streams;
 mod tls;
 mod upstream;

@@ -22,13 +22,14 @@ use super::gateway::Gateway;
 use super::in_flight::InFlight;
 use super::listen::{Bound, bind};
 use super::shadow;
+use super::spans::Tracing;
 use super::streams::StreamKeeper;
 use super::tls;
 use crate::config::{Limits, ProxySettings, Settings};
 use crate::handover::{Role, Sockets};
 use crate::model::{ServiceName, VersionName};
 use crate::routing::Routes;
-use crate::telemetry::{AccessLog, Metrics};
+use crate::telemetry::{AccessLog, Metrics, Tracer};
 
 /// How often Pingora may ask for another peer; how often it really happens is decided by each service's `retries`.
 const MAX_RETRIES: usize = 16;
@@ -60,6 +61,8 @@ pub struct ProxyParts {
     pub metrics: Arc<Metrics>,
     /// One line for each request.
     pub access_log: Option<Arc<AccessLog>>,
+    /// What makes spans, where they are wanted.
+    pub tracer: Option<Arc<Tracer>>,
     /// The process's clock.
     pub clock: Clock,
     /// Listening sockets that are open already; the others are opened.
@@ -275,6 +278,7 @@ fn front(
         keeper: parts.keeper.clone(),
         metrics: parts.metrics.clone(),
         access_log: parts.access_log.clone(),
+        tracing: parts.tracer.clone().map(|tracer| Tracing { tracer, follow: settings.proxy.tracing.parent }),
         clock: parts.clock,
         draining,
         shadow,

@@ -182,6 +182,7 @@ impl StateCollector {
             family::REFUSED.with(refused),
             family::NOTIFICATIONS.with(told.collect()),
             single(&family::LOG_DROPPED, state.log_dropped.load(Relaxed) as f64),
+            family::SPANS.with(state.spans.read().iter().map(|(r, n)| family::SPANS.sample(&[r], *n as f64)).collect()),
             family::BUILD_INFO.with(vec![family::BUILD_INFO.sample(&[env!("CARGO_PKG_VERSION")], 1.0)]),
         ]
     }

@@ -78,6 +78,8 @@ families! {
     REFUSED = COUNTER "refused_requests_total" ["reason"] "Requests that the proxy itself refused, by reason.";
     LOG_DROPPED = COUNTER "access_log_dropped_total" []
         "Lines of the access log that were dropped because writing did not keep up or failed.";
+    SPANS = COUNTER "trace_spans_total" ["result"]
+        "Spans by what became of them: exported, dropped (the queue was full), failed (the collector did not take them).";
     ENDPOINT_UP = GAUGE "endpoint_up" ["service", "version", "endpoint"] "Whether the endpoint is healthy, 1 or 0.";
     NOTIFICATIONS = COUNTER "notifications_total" ["target", "result"]
         "Messages by what became of them: sent, failed, dropped (the queue was full), suppressed (told before), and retried attempts.";

@@ -10,6 +10,7 @@ use super::cells::VersionMetrics;
 use super::collector::StateCollector;
 use super::tally::Tallies;
 use super::top_tenants::TopTenants;
+use super::tracer::SpanCounts;
 use super::window::TotalsDelta;
 use crate::model::{ServiceName, TenantName, VersionName, Weights};
 
@@ -63,6 +64,7 @@ pub(super) struct State {
     pub(super) open_connections: Arc<AtomicI64>,
     pub(super) refused: Reasons,
     pub(super) log_dropped: Arc<AtomicU64>,
+    pub(super) spans: Arc<SpanCounts>,
     pub(super) notifications: Mutex<BTreeMap<(String, &'static str), u64>>,
 }
 
@@ -109,6 +111,7 @@ impl Metrics {
             open_connections: Arc::default(),
             refused: Reasons::default(),
             log_dropped: Arc::default(),
+            spans: Arc::default(),
             notifications: Mutex::default(),
         });
         let registry = Registry::new();
@@ -217,6 +220,11 @@ impl Metrics {
     /// The counter of lines that the access log dropped, for [`AccessLog::start`](super::AccessLog::start).
     pub fn access_log_dropped(&self) -> Arc<AtomicU64> {
         self.state.log_dropped.clone()
+    }
+
+    /// What became of spans, for [`Tracer::start`](super::Tracer::start) to count.
+    pub fn spans(&self) -> Arc<SpanCounts> {
+        self.state.spans.clone()
     }
 
     /// So many messages to a target came to this; 0 makes the series exist.

@@ -5,6 +5,7 @@
 //! * [`RouteTable`]: the same by route, for people only: the guard does not look at it.
 //! * [`Windows`]: a bounded history of those counts, for people and for plain limits.
 //! * [`Metrics`]: everything under `/metrics`, read from the same counters at each scrape.
+//! * [`Tracer`]: spans for a collector of OpenTelemetry, where one is configured.
 //! * [`AccessLog`] and [`tracing`]: one line per request, and what the process has to say about itself.
 //!
 //! The request path takes no lock here, makes no system call and, once a scope is known, allocates at most one small
@@ -28,6 +29,7 @@ mod service;
 mod sessions;
 mod shadow;
 mod sketch;
+mod span_export;
 mod spoken;
 mod streams;
 mod tally;
@@ -36,6 +38,8 @@ mod tests;
 mod ticket;
 mod top_tenants;
 mod totals;
+mod trace_context;
+mod tracer;
 pub mod tracing;
 mod window;
 
@@ -57,4 +61,6 @@ pub use tally::{ScopeHandle, Tallies};
 pub use ticket::Ticket;
 pub use top_tenants::{TenantSeries, TopTenants};
 pub use totals::{TotalsReading, VersionTotals};
+pub use trace_context::TraceParent;
+pub use tracer::{SpanCounts, Tracer, TracerError, TracerSettings};
 pub use window::{CarriedWindows, TotalsDelta, VersionStats, Windows};

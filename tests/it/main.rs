@@ -53,6 +53,7 @@ mod tenants;
 mod timeouts;
 mod tls;
 mod together;
+mod traces;
 mod upgrade;
 mod upstream_tls;
 mod waits;
