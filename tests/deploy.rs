@@ -1,5 +1,5 @@
-//! What `deploy` ships: the image, the fleet of compose and the chart of Helm. Their configuration goes through the real
-//! binary, and what they say of it, of each other and of themselves is compared.
+//! What `deploy` ships: the image, the fleet of compose, the chart of Helm, and what watches them. Their configuration goes
+//! through the real binary, and what they say of it, of each other and of themselves is compared.
 
 #[path = "deploy/chart.rs"]
 mod chart;
@@ -12,6 +12,8 @@ mod etcd_server;
 mod image;
 #[path = "deploy/linked.rs"]
 mod linked;
+#[path = "deploy/monitoring.rs"]
+mod monitoring;
 #[path = "deploy/package.rs"]
 mod package;
 
