@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use crate::harness::{Backend, TestApp, two_versions, until};
 
 /// Writes a new self-signed certificate under this file name and gives what a client needs to trust it.
-fn write_certificate(folder: &Path, file: &str, names: &[&str]) -> Certificate {
+pub fn write_certificate(folder: &Path, file: &str, names: &[&str]) -> Certificate {
     let made = rcgen::generate_simple_self_signed(names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>()).unwrap();
     std::fs::write(folder.join(format!("{file}.key")), made.signing_key.serialize_pem()).unwrap();
     std::fs::write(folder.join(format!("{file}.crt")), made.cert.pem()).unwrap();
