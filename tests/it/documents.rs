@@ -1,5 +1,5 @@
 //! What the documents tell people to type is typed here: the recipes of the README, whole and in order, each on a proxy of
-//! its own, and the first configuration that a user writes.
+//! its own, the first configuration that a user writes, and the way from other tools.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,6 +12,7 @@ use crate::harness::{Backend, until};
 use crate::lifecycle::Process;
 
 const README: &str = include_str!("../../README.md");
+const DEPLOY: &str = include_str!("../../deploy/README.md");
 
 /// A fenced block: its language and its text.
 struct Block {
@@ -127,7 +128,9 @@ async fn every_recipe_works_as_it_is_written() {
                 other => panic!("{name}: what is {other:?}?"),
             }
         }
-        assert_eq!(traffic.stop().await, 0, "{name}: nobody noticed");
+        // Maintenance is meant to be noticed.
+        let failed = traffic.stop().await;
+        assert!(failed == 0 || recipe.contains("maintenance on"), "{name}: {failed} requests failed");
     }
 }
 
@@ -153,4 +156,43 @@ async fn the_first_five_minutes_are_as_they_are_written() {
     }
     assert!(run >= 3, "{typed}");
     assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/demo").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_way_from_other_tools_is_as_it_is_written() {
+    let place = Place::new().await;
+    // There is no cluster; what it would say is in two files.
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/import");
+    let cluster = format!(
+        "#!/bin/sh\n[ \"$1 $2\" = 'get ingress,service,canary' ] && cat {0}/ingress-nginx.yaml && echo --- && cat {0}/flagger.yaml\n",
+        data.display()
+    );
+    let kubectl = place.folder.path().join("kubectl");
+    std::fs::write(&kubectl, cluster).unwrap();
+    std::fs::set_permissions(&kubectl, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let section = section(DEPLOY, "## Coming from elsewhere");
+    let mut typed = blocks(section).into_iter().filter(|block| block.kind == "sh");
+    place.run(&typed.next().unwrap().text);
+    assert!(typed.next().is_none());
+    let made = std::fs::read_to_string(place.folder.path().join("switchback.toml")).unwrap();
+    for service in ["[services.cart]", "[services.shop-v1]", "[services.podinfo]"] {
+        assert!(made.contains(service), "{made}");
+    }
+}
+
+#[test]
+fn commands_that_are_not_run_here_are_run_elsewhere() {
+    // By what a line begins with, and where that is run.
+    let elsewhere = [
+        ("promtool ", "tests/deploy/monitoring.rs"),
+        ("deploy/debian/build ", "tests/deploy/package.rs"),
+        ("sudo apt-get ", "needs a machine to change; tests/deploy/package.rs unpacks the same package"),
+    ];
+    let (before, after) = DEPLOY.split_once("\n## Coming from elsewhere\n").unwrap();
+    let rest = after.split_once("\n## ").map_or("", |(_, rest)| rest);
+    for block in blocks(&format!("{before}\n{rest}")).into_iter().filter(|block| block.kind == "sh") {
+        for line in block.text.lines().filter(|line| !line.trim().is_empty()) {
+            assert!(elsewhere.iter().any(|(begin, _)| line.starts_with(begin)), "nobody runs {line:?}");
+        }
+    }
 }

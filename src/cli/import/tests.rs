@@ -6,71 +6,9 @@ use super::*;
 use crate::config;
 use crate::model::VersionName;
 
-const NGINX: &str = r#"
-apiVersion: networking.k8s.io/v1
-kind: Ingress
-metadata:
-  name: shop
-  namespace: web
-  annotations:
-    nginx.ingress.kubernetes.io/affinity: cookie
-    nginx.ingress.kubernetes.io/session-cookie-name: route
-    nginx.ingress.kubernetes.io/proxy-body-size: 8m
-    nginx.ingress.kubernetes.io/enable-cors: "true"
-spec:
-  tls: [{ hosts: [shop.example.com], secretName: shop-tls }]
-  rules:
-    - host: shop.example.com
-      http:
-        paths:
-          - { path: /, pathType: Prefix, backend: { service: { name: shop-v1, port: { number: 8080 } } } }
-          - { path: /cart, pathType: Exact, backend: { service: { name: cart, port: { name: http } } } }
----
-apiVersion: networking.k8s.io/v1
-kind: Ingress
-metadata:
-  name: shop-canary
-  namespace: web
-  annotations:
-    nginx.ingress.kubernetes.io/canary: "true"
-    nginx.ingress.kubernetes.io/canary-weight: "30"
-    nginx.ingress.kubernetes.io/canary-weight-total: "200"
-    nginx.ingress.kubernetes.io/canary-by-header: X-Canary
-    nginx.ingress.kubernetes.io/canary-by-header-value: "yes"
-spec:
-  rules:
-    - host: shop.example.com
-      http:
-        paths:
-          - { path: /, pathType: Prefix, backend: { service: { name: shop-v2, port: { number: 8080 } } } }
----
-apiVersion: v1
-kind: Service
-metadata: { name: cart, namespace: web }
-spec: { ports: [{ name: http, port: 9000 }] }
-"#;
+const NGINX: &str = include_str!("../../../tests/data/import/ingress-nginx.yaml");
 
-const FLAGGER: &str = r#"
-apiVersion: flagger.app/v1beta1
-kind: Canary
-metadata: { name: podinfo, namespace: test }
-spec:
-  targetRef: { apiVersion: apps/v1, kind: Deployment, name: podinfo }
-  service: { port: 9898, hosts: [app.example.com], retries: { attempts: 3 } }
-  analysis:
-    interval: 30s
-    threshold: 10
-    maxWeight: 50
-    stepWeight: 20
-    mirror: true
-    metrics:
-      - { name: request-success-rate, thresholdRange: { min: 99 }, interval: 1m }
-      - { name: request-duration, thresholdRange: { max: 500 }, interval: 30s }
-      - { name: lag, templateRef: { name: lag } }
-    webhooks:
-      - { name: load-test, url: "http://tester.test/", timeout: 5s, metadata: { cmd: hey } }
-      - { name: ask, type: confirm-promotion, url: "http://gate.test/" }
-"#;
+const FLAGGER: &str = include_str!("../../../tests/data/import/flagger.yaml");
 
 fn imported(text: &str) -> String {
     configuration(&read(text).unwrap()).unwrap()
