@@ -15,8 +15,10 @@ use super::context::{Cx, Found};
 use super::parameters::{Names, Parameters};
 use super::precondition::{Conditions, tagged};
 use super::problem::Problem;
-use crate::control::Receipt;
-use crate::model::{Change, ChangeRequest, EventKind, Scope, ServiceName, scope_of};
+use crate::control::{Receipt, SubmitError};
+use crate::model::{
+    Change, ChangeError, ChangeRequest, EventKind, PinTarget, Scope, ServiceName, TenantName, scope_of,
+};
 
 /// The longest reason in characters.
 const MAX_REASON: usize = 1_000;
@@ -120,8 +122,11 @@ impl Asked {
             if_attempt: None,
             evidence: Value::Null,
         };
-        let receipt = self.cx.control.submit(request, self.dry_run).await?;
-        Ok(answer(kind, receipt))
+        let removed = removed(&request.change);
+        match self.cx.control.submit(request, self.dry_run).await {
+            Ok(receipt) => Ok(answer(kind, receipt)),
+            Err(error) => Err(explained(&self.found, error, removed)),
+        }
     }
 
     /// The revision now of the document that a change writes, 0 when there is none.
@@ -147,6 +152,37 @@ fn answer(kind: Option<EventKind>, receipt: Receipt) -> Response {
     };
     // A dry run made no document that could have a tag.
     if receipt.dry_run { Json(body).into_response() } else { tagged(receipt.document_revision, Json(body)) }
+}
+
+/// The refusal; where something is not there, with the name that was probably meant.
+fn explained(found: &Found, error: SubmitError, removed: Option<PinTarget>) -> Problem {
+    let not_there = matches!(&error, SubmitError::Refused(ChangeError::NotThere { .. }));
+    let problem = Problem::from(error);
+    let Some(target) = removed.filter(|_| not_there) else { return problem };
+    let (live, pins) = (found.live(), &found.live().pins);
+    match &target {
+        PinTarget::Tenant(tenant) => {
+            let own = found.route.tenants.keys();
+            let known = own.chain(pins.tenants.keys()).chain(live.maintenance.tenants.keys());
+            problem.guess(tenant.as_str(), known.map(TenantName::as_str))
+        }
+        PinTarget::User(user) => problem.guess(user.as_str(), pins.users.keys().map(|u| u.as_str())),
+        PinTarget::Group(group) => {
+            problem.guess(group.as_str(), live.groups.keys().chain(pins.groups.keys()).map(|g| g.as_str()))
+        }
+    }
+}
+
+/// Whose settings a change removes.
+fn removed(change: &Change) -> Option<PinTarget> {
+    match change {
+        Change::ClearPin(target) => Some(target.clone()),
+        Change::ClearSplit { scope: Scope::Tenant(tenant) } | Change::ClearMaintenance { tenant: Some(tenant) } => {
+            Some(PinTarget::Tenant(tenant.clone()))
+        }
+        Change::ClearSplit { scope: Scope::Group(group) } => Some(PinTarget::Group(group.clone())),
+        _ => None,
+    }
 }
 
 /// Documents of these kinds are stored otherwise than they are shown.

@@ -94,11 +94,9 @@ impl Found {
         match self.route.version(name) {
             Some(version) => Ok(version.name.clone()),
             None => {
-                let list: Vec<_> = known().collect();
-                let guess = super::problem::did_you_mean(name, known());
-                let name = super::problem::echo(name);
-                let text = format!("{} has no version {name:?}; it has: {}{guess}", self.name(), list.join(", "));
-                Err(Problem::invalid(field, text))
+                let list = known().collect::<Vec<_>>().join(", ");
+                let text = format!("{} has no version {:?}; it has: {list}", self.name(), super::problem::echo(name));
+                Err(Problem::invalid(field, text).guess(name, known()))
             }
         }
     }

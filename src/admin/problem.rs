@@ -15,6 +15,10 @@ use crate::store::StoreError;
 
 /// The longest piece of a request that an answer repeats.
 const MAX_ECHO: usize = 100;
+/// Most names that an answer lists.
+const MAX_LISTED: usize = 30;
+/// Most names that are held against a wrong one. There may be a million tenants, and a guess is worth a few milliseconds.
+const MAX_GUESSED: usize = 20_000;
 
 /// An error as it is told to the client.
 #[derive(Debug)]
@@ -23,8 +27,10 @@ pub(super) struct Problem {
     kind: &'static str,
     detail: String,
     errors: Vec<FieldError>,
+    suggestion: Option<Box<str>>,
     current_revision: Option<u64>,
-    retry_after: Option<u64>,
+    /// In seconds.
+    retry_after: Option<u16>,
     challenge: Option<&'static str>,
 }
 
@@ -53,6 +59,9 @@ pub(super) struct ProblemBody {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     errors: Vec<FieldError>,
+    /// The known name that is closest to one that nobody has, when one is close.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    suggestion: Option<String>,
     /// The revision of the document, when the change was made against another one.
     #[serde(skip_serializing_if = "Option::is_none")]
     current_revision: Option<u64>,
@@ -61,9 +70,16 @@ pub(super) struct ProblemBody {
 impl Problem {
     /// A problem of a kind; an empty kind says no more than the status does.
     pub(super) fn new(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Self {
-        let detail = detail.into();
-        let (errors, current_revision, retry_after, challenge) = (Vec::new(), None, None, None);
-        Self { status, kind, detail, errors, current_revision, retry_after, challenge }
+        Self {
+            status,
+            kind,
+            detail: detail.into(),
+            errors: Vec::new(),
+            suggestion: None,
+            current_revision: None,
+            retry_after: None,
+            challenge: None,
+        }
     }
 
     /// 400: the request cannot be read.
@@ -84,10 +100,27 @@ impl Problem {
 
     /// 404: a name in the path is one that nobody has.
     pub(super) fn unknown<'k>(what: &'static str, given: &str, known: impl IntoIterator<Item = &'k str>) -> Self {
-        let known: Vec<_> = known.into_iter().collect();
-        let list = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        let detail = format!("there is no {what} {given:?}; there are: {list}{}", did_you_mean(given, known));
-        Self::new(StatusCode::NOT_FOUND, "not_found", detail)
+        let known: Vec<_> = known.into_iter().filter(|name| !name.is_empty()).collect();
+        let near = closest(given, known.iter().copied());
+        let ends = match near {
+            Some(name) => format!("did you mean {name:?}?"),
+            None => format!("there are: {}", listed(&known)),
+        };
+        let detail = format!("there is no {what} {:?}; {ends}", echo(given));
+        Self::new(StatusCode::NOT_FOUND, "not_found", detail).suggest(near)
+    }
+
+    /// Names what was probably meant, for programs; `detail` says so already.
+    pub(super) fn suggest(mut self, name: Option<&str>) -> Self {
+        self.suggestion = name.map(Into::into);
+        self
+    }
+
+    /// Says what was probably meant, if one of the known names is close to the given one.
+    pub(super) fn guess<'k>(mut self, given: &str, known: impl IntoIterator<Item = &'k str>) -> Self {
+        let near = closest(given, known);
+        self.detail.push_str(&asking(near));
+        self.suggest(near)
     }
 
     /// What went wrong this time.
@@ -102,9 +135,9 @@ impl Problem {
         self
     }
 
-    /// When to try again, in seconds.
+    /// When to try again, in seconds; 18 hours at most.
     pub(super) fn retry_after(mut self, seconds: u64) -> Self {
-        self.retry_after = Some(seconds);
+        self.retry_after = Some(u16::try_from(seconds).unwrap_or(u16::MAX));
         self
     }
 
@@ -169,18 +202,19 @@ impl From<ChangeError> for Problem {
     fn from(error: ChangeError) -> Self {
         let text = error.to_string();
         let new = |status, kind, detail| Self::new(status, kind, detail);
-        let guess = |given: &str, known: &str| format!("{text}{}", did_you_mean(given, known.split(", ")));
+        let unknown = |kind, field: &str, given: &str, known: &str| {
+            let near = closest(given, known.split(", "));
+            let detail = format!("{text}{}", asking(near));
+            let status = StatusCode::UNPROCESSABLE_ENTITY;
+            Self::new(status, kind, detail.clone()).field(field, detail).suggest(near)
+        };
         match &error {
-            ChangeError::UnknownService { name, known } => new(StatusCode::NOT_FOUND, "not_found", guess(name, known)),
+            ChangeError::UnknownService { name, known } => Self::unknown("service", name, known.split(", ")),
             ChangeError::NotThere { .. } => new(StatusCode::NOT_FOUND, "not_found", text),
             ChangeError::UnknownVersion { version, known, .. } => {
-                let detail = guess(version.as_str(), known);
-                new(StatusCode::UNPROCESSABLE_ENTITY, "unknown_version", detail.clone()).field("version", detail)
+                unknown("unknown_version", "version", version.as_str(), known)
             }
-            ChangeError::UnknownGroup { group, known } => {
-                let detail = guess(group.as_str(), known);
-                new(StatusCode::UNPROCESSABLE_ENTITY, "unknown_group", detail.clone()).field("group", detail)
-            }
+            ChangeError::UnknownGroup { group, known } => unknown("unknown_group", "group", group.as_str(), known),
             ChangeError::Invalid(_) => new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", text),
             ChangeError::Disabled { .. } => new(StatusCode::CONFLICT, "disabled", text),
             ChangeError::UnknownRollout { .. } => new(StatusCode::NOT_FOUND, "not_found", text),
@@ -239,6 +273,7 @@ impl IntoResponse for Problem {
             status: self.status.as_u16(),
             detail: self.detail,
             errors: self.errors,
+            suggestion: self.suggestion.map(String::from),
             current_revision: self.current_revision,
         };
         let mut response = (self.status, axum::Json(body)).into_response();
@@ -282,11 +317,31 @@ pub(super) fn echo(text: &str) -> String {
 
 /// `; did you mean "X"?` when a known name is close to the given one.
 pub(super) fn did_you_mean<'k>(given: &str, known: impl IntoIterator<Item = &'k str>) -> String {
+    asking(closest(given, known))
+}
+
+fn asking(near: Option<&str>) -> String {
+    near.map(|name| format!("; did you mean {name:?}?")).unwrap_or_default()
+}
+
+/// The known name that is closest to the given one, if one is close.
+fn closest<'k>(given: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     // A third of the letters may be wrong; beyond that a guess is more confusing than none.
-    let limit = (given.chars().count() / 3).max(1);
-    let distance = |name: &str| strsim::damerau_levenshtein(&given.to_lowercase(), &name.to_lowercase());
-    let near = known.into_iter().map(|name| (distance(name), name)).filter(|(d, _)| *d <= limit);
-    near.min().map(|(_, name)| format!("; did you mean {name:?}?")).unwrap_or_default()
+    let length = given.chars().count();
+    let limit = (length / 3).max(1);
+    let given = given.to_lowercase();
+    let near = known.into_iter().take(MAX_GUESSED).filter(|name| name.chars().count().abs_diff(length) <= limit);
+    let near = near.map(|name| (strsim::damerau_levenshtein(&given, &name.to_lowercase()), name));
+    near.filter(|(distance, _)| *distance <= limit).min().map(|(_, name)| name)
+}
+
+/// The names, or how many more there are.
+fn listed(known: &[&str]) -> String {
+    match known.len() {
+        0 => "none".to_owned(),
+        n if n <= MAX_LISTED => known.join(", "),
+        n => format!("{}, and {} more", known[..MAX_LISTED].join(", "), n - MAX_LISTED),
+    }
 }
 
 #[cfg(test)]
@@ -301,6 +356,26 @@ mod tests {
         assert_eq!(did_you_mean("2.0.1", ["1.0.0", "2.0.0"]), "; did you mean \"2.0.0\"?");
         assert_eq!(did_you_mean("payroll", ["accounting"]), "");
         assert_eq!(did_you_mean("x", []), "");
+    }
+
+    #[test]
+    fn an_unknown_name_comes_with_what_was_meant_or_what_there_is() {
+        let close = Problem::unknown("service", "acounting", ["billing", "accounting"]);
+        assert_eq!(close.detail, "there is no service \"acounting\"; did you mean \"accounting\"?");
+        assert_eq!(close.suggestion.as_deref(), Some("accounting"));
+        let far = Problem::unknown("service", "x", ["billing", "accounting"]);
+        assert_eq!(far.detail, "there is no service \"x\"; there are: billing, accounting");
+        assert_eq!(far.suggestion, None);
+        assert_eq!(Problem::unknown("rollout", "x", []).detail, "there is no rollout \"x\"; there are: none");
+        let many: Vec<_> = (0..40).map(|i| format!("service-{i}")).collect();
+        let text = Problem::unknown("service", "x", many.iter().map(String::as_str)).detail;
+        assert!(text.ends_with("service-29, and 10 more"), "{text}");
+        let version = ChangeError::UnknownVersion {
+            service: "a".parse().unwrap(),
+            version: "2.0.1".parse().unwrap(),
+            known: "1.0.0, 2.0.0".to_owned(),
+        };
+        assert_eq!(Problem::from(version).suggestion.as_deref(), Some("2.0.0"));
     }
 
     #[test]

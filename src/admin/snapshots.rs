@@ -242,6 +242,11 @@ pub(super) async fn restore_snapshot(
 )]
 pub(super) async fn delete_snapshot(asked: AskedGlobal) -> Result<Response, Problem> {
     let name = asked.snapshot()?;
+    let view = asked.view();
+    let all = &view.state.snapshots.all;
+    if !all.contains_key(&name) {
+        return Err(Problem::unknown("snapshot", name.as_str(), all.keys().map(SnapshotName::as_str)));
+    }
     asked.submit(GlobalChange::DeleteSnapshot(name), None, 0).await
 }
 

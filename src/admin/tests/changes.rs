@@ -38,7 +38,12 @@ async fn tenants_and_groups_have_splits_of_their_own() {
     let gone = api.delete(&format!("{tenant}?reason=done")).await;
     assert_eq!((gone.status, gone.etag(), gone.body["after"].is_null()), (200, "\"0\"", true));
     assert_eq!(api.delete(tenant).await.status, 404);
+    assert_eq!(api.put(tenant, json!({ "weights": { "1.0.0": 100 } })).await.status, 200);
+    let wrong = api.delete("/v1/services/accounting/tenants/acne/split").await;
+    let told = "a split of tenant acne does not exist; did you mean \"acme\"?";
+    assert_eq!((wrong.status, wrong.detail(), &wrong.body["suggestion"]), (404, told, &json!("acme")));
     assert_eq!(api.delete(group).await.status, 200);
+    assert_eq!(api.delete(tenant).await.status, 200);
     assert_eq!(api.delete(group).await.status, 404);
     assert_eq!(api.get(tenant).await.body["source"], "service");
     let unknown = "/v1/services/accounting/groups/betta/split";
@@ -52,10 +57,14 @@ async fn unknown_names_are_refused_with_a_guess() {
     let api = Api::new().await;
     let answer = api.get("/v1/services/acounting").await;
     assert_eq!((answer.status, answer.body["type"].as_str()), (404, Some("urn:switchback:not_found")));
-    assert!(answer.detail().contains("did you mean \"accounting\"?"), "{answer:?}");
+    assert_eq!(answer.detail(), "there is no service \"acounting\"; did you mean \"accounting\"?");
+    assert_eq!(answer.body["suggestion"], "accounting");
     let answer = api.put("/v1/services/accounting/split", json!({ "weights": { "2.0.1": 100 } })).await;
     assert_eq!((answer.status, answer.body["type"].as_str()), (422, Some("urn:switchback:unknown_version")));
     assert!(answer.detail().contains("did you mean \"2.0.0\"?"), "{answer:?}");
+    assert_eq!(answer.body["suggestion"], "2.0.0");
+    let answer = api.get("/v1/services/accounting/compare?a=1.0.0&b=2.0.1").await;
+    assert_eq!((answer.status, &answer.body["suggestion"]), (422, &json!("2.0.0")), "{answer:?}");
 }
 
 #[tokio::test]

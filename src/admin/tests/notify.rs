@@ -52,6 +52,9 @@ async fn a_test_goes_to_one_or_to_all_and_says_who_was_reached() {
     assert_eq!((&one.body["ok"], &one.body["results"][0]["target"]), (&json!(true), &json!("team")));
     let none = api.post("/v1/notify/test", json!({ "target": "taem" })).await;
     assert_eq!(none.status, 404);
-    assert!(none.text.contains("there are: team, gone; did you mean"), "{}", none.text);
+    assert_eq!(
+        (&none.body["suggestion"], none.detail()),
+        (&json!("team"), "there is no target \"taem\"; did you mean \"team\"?")
+    );
     assert_eq!(api.post("/v1/notify/test", json!({ "traget": "team" })).await.status, 422);
 }
