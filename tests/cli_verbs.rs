@@ -3,148 +3,17 @@
 //! What is checked is what goes over the wire (method, path with its percent-encoding, headers, body) and what the user
 //! gets (standard output, standard error, exit code), so that CLI and API can change apart without drifting apart.
 
+mod fake;
+
 use std::io::Read as _;
-use std::net::SocketAddr;
-use std::process::{Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse as _;
 use serde_json::{Value, json};
 
-/// A request as it arrived.
-#[derive(Debug, Clone)]
-struct Seen {
-    line: String,
-    headers: HeaderMap,
-    body: Value,
-}
-
-impl Seen {
-    fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).map(|v| v.to_str().unwrap())
-    }
-}
-
-type Script = dyn Fn(&Seen, usize) -> Response + Send + Sync;
-
-/// An admin API that answers by a script and remembers what it was asked.
-struct Fake {
-    address: SocketAddr,
-    seen: Arc<Mutex<Vec<Seen>>>,
-    _runtime: tokio::runtime::Runtime,
-}
-
-#[derive(Clone)]
-struct Shared {
-    seen: Arc<Mutex<Vec<Seen>>>,
-    script: Arc<Script>,
-}
-
-async fn answer(State(shared): State<Shared>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
-    let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
-    let seen = Seen { line: format!("{method} {uri}"), headers, body };
-    let before = {
-        let mut all = shared.seen.lock().unwrap();
-        all.push(seen.clone());
-        all.len() - 1
-    };
-    (shared.script)(&seen, before)
-}
-
-impl Fake {
-    fn new(script: impl Fn(&Seen, usize) -> Response + Send + Sync + 'static) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let shared = Shared { seen: Arc::default(), script: Arc::new(script) };
-        let seen = shared.seen.clone();
-        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
-        let address = listener.local_addr().unwrap();
-        let app = axum::Router::new().fallback(answer).with_state(shared);
-        runtime.spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { address, seen, _runtime: runtime }
-    }
-
-    /// Answers these lines with these documents, everything else with 404.
-    fn with(documents: impl IntoIterator<Item = (&'static str, Value)>) -> Self {
-        let documents: Vec<_> = documents.into_iter().collect();
-        Self::new(move |seen, _| match documents.iter().find(|(line, _)| *line == seen.line) {
-            Some((_, document)) => json_answer(200, "application/json", document),
-            None => problem(404, json!({"title": "Not found", "detail": format!("the script lacks {}", seen.line)})),
-        })
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = cli(args);
-        command.env("SWITCHBACK_ADMIN", format!("http://{}", self.address));
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Ran {
-        Ran::from(self.command(args).output().unwrap())
-    }
-
-    fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().unwrap().clone()
-    }
-
-    fn lines(&self) -> Vec<String> {
-        self.seen().into_iter().map(|s| s.line).collect()
-    }
-}
-
-fn json_answer(status: u16, kind: &str, document: &Value) -> Response {
-    let status = StatusCode::from_u16(status).unwrap();
-    (status, [(header::CONTENT_TYPE, kind), (header::ETAG, "\"17\"")], document.to_string()).into_response()
-}
-
-fn problem(status: u16, document: Value) -> Response {
-    json_answer(status, "application/problem+json", &document)
-}
-
-/// What the program did.
-#[derive(Debug)]
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl From<Output> for Ran {
-    fn from(output: Output) -> Self {
-        Self {
-            code: output.status.code().unwrap_or(-1),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-}
-
-impl Ran {
-    #[track_caller]
-    fn done(self) -> String {
-        assert_eq!((self.code, self.err.as_str()), (0, ""), "{self:?}");
-        self.out
-    }
-
-    #[track_caller]
-    fn failed(self, code: i32) -> String {
-        assert_eq!((self.code, self.out.as_str()), (code, ""), "{self:?}");
-        self.err
-    }
-}
-
-/// The program without anything of the environment that it would heed.
-fn cli(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_switchback"));
-    command.args(args).env("TZ", "UTC").stdin(Stdio::null());
-    for name in ["SWITCHBACK_ADMIN", "SWITCHBACK_TOKEN", "SWITCHBACK_CONFIG", "NO_COLOR", "http_proxy", "HTTP_PROXY"] {
-        command.env_remove(name);
-    }
-    command
-}
+use fake::{Fake, Ran, cli, json_answer, problem};
 
 fn receipt() -> Value {
     json!({"revision": 17, "event": 42, "dry_run": false,
@@ -722,16 +591,29 @@ fn following_ends_when_the_api_refuses() {
 
 #[test]
 fn watching_the_status_goes_on_until_it_is_interrupted() {
-    let fake = Fake::new(|_, before| match before {
-        1 => problem(503, json!({"title": "Draining"})),
-        _ => json_answer(200, "application/json", &status()),
+    let of = |revision: usize| {
+        let mut status = status();
+        status["revision"] = json!(revision);
+        status
+    };
+    let fake = Fake::new(move |_, before| match before {
+        2 | 3 => problem(503, json!({"title": "Draining"})),
+        // It runs on, which is no news.
+        n => {
+            let mut status = of(n / 4);
+            status["uptime_seconds"] = json!(n);
+            json_answer(200, "application/json", &status)
+        }
     });
-    let ran = interrupted(fake.command(&["status", "-w", "--interval", "100ms", "-o", "json"]), &fake, 4);
+    let command = |form: &str| fake.command(&["status", "-w", "--interval", "100ms", "-o", form]);
+    let ran = interrupted(command("json"), &fake, 9);
     assert_eq!(ran.code, 0, "{ran:?}");
-    assert!(
-        ran.out.lines().count() >= 3 && ran.out.lines().all(|l| serde_json::from_str::<Value>(l).unwrap() == status())
-    );
-    assert_eq!(ran.err, "Draining\n");
+    let revisions: Vec<_> =
+        ran.out.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["revision"].clone()).collect();
+    assert_eq!(revisions[..3], [0, 1, 2], "a document for each change: {ran:?}");
+    assert_eq!(ran.err, "Draining\n", "and a word for each trouble");
+    let yaml = interrupted(command("yaml"), &fake, fake.seen().len() + 6);
+    assert!(yaml.out.matches("---\n").count() >= 2 && !yaml.out.contains('\x1b'), "{yaml:?}");
 }
 
 #[test]
@@ -793,6 +675,59 @@ fn wrong_usage_exits_with_2_and_asks_nobody() {
         assert!(err.contains(part) && !err.contains("a\nb"), "{args:?}: {err}");
     }
     assert!(fake.seen().is_empty());
+}
+
+#[test]
+fn each_kind_of_failure_has_its_exit_code() {
+    let fake = Fake::new(|seen, _| match (seen.line.as_str(), seen.header("authorization")) {
+        (_, Some("Bearer wrong")) => problem(401, json!({"title": "Unauthorized", "detail": "the token is unknown"})),
+        (_, Some("Bearer viewer")) => problem(403, json!({"title": "Forbidden", "detail": "needs the role operator"})),
+        ("GET /v1/services/acounting", _) => problem(
+            404,
+            json!({"title": "Not found", "suggestion": "accounting",
+                "detail": "there is no service \"acounting\"; did you mean \"accounting\"?"}),
+        ),
+        ("GET /v1/status", _) => problem(503, json!({"title": "Store"})),
+        (line, _) if line.starts_with("GET") => json_answer(200, "application/json", &json!({})),
+        _ => problem(409, json!({"title": "In use", "detail": "2.0.0 has traffic"})),
+    });
+    let cases: [(&[&str], i32, &str); 10] = [
+        (&["services"], 0, ""),
+        (&["versions", "remove", "accounting", "2.0.0"], 1, "error: In use: 2.0.0 has traffic\n"),
+        (&["hold", "accounting", "--token", "viewer"], 1, "The token's role does not allow this."),
+        (&["hold", "accounting", "--token", "wrong"], 1, "Give a token with --token"),
+        (
+            &["services", "get", "acounting"],
+            1,
+            "error: there is no service \"acounting\"; did you mean \"accounting\"?\n",
+        ),
+        (&["status"], 1, "error: Store\n"),
+        (&["status", "--admin", "http://127.0.0.1:1"], 1, "does not answer"),
+        (&["services", "--ouptut", "json"], 2, "'--output'"),
+        (&["services", "--token", "a\u{7f}"], 2, "the token has characters"),
+        (&["rollout", "status", "r7", "--timeout", "soon"], 2, "is no duration"),
+    ];
+    for (args, code, text) in cases {
+        let ran = fake.run(args);
+        assert_eq!(ran.code, code, "{args:?}: {ran:?}");
+        assert!(ran.err.contains(text) && (code == 0) == ran.err.is_empty(), "{args:?}: {ran:?}");
+        assert!(code == 0 || ran.out.is_empty(), "messages are no data: {ran:?}");
+    }
+}
+
+#[test]
+fn the_check_of_a_configuration_can_be_read_by_programs() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("switchback.toml");
+    std::fs::write(&file, "[proxy]\nlisten = 7\n").unwrap();
+    let file = file.to_str().unwrap();
+    let ran = Ran::from(cli(&["check", "--config", file, "-o", "json"]).output().unwrap());
+    let report: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((ran.code, &report["ok"], &report["mistakes"][0]["line"]), (2, &json!(false), &json!(2)), "{ran:?}");
+    let good = Ran::from(cli(&["check", "--config", "conf/switchback.toml", "-o", "yaml"]).output().unwrap()).done();
+    assert!(good.contains("ok: true\n") && good.contains("mistakes: []\n"), "{good}");
+    let schema = Ran::from(cli(&["schema", "-o", "yaml"]).output().unwrap()).done();
+    assert!(schema.contains("$schema"), "{schema}");
 }
 
 #[test]
@@ -866,8 +801,8 @@ fn colours_stay_away_and_helpers_work_without_a_server() {
     assert_eq!(Ran::from(cli(&["--version"]).output().unwrap()).done(), version);
     let schema = Ran::from(cli(&["schema"]).output().unwrap()).done();
     assert!(serde_json::from_str::<Value>(&schema).unwrap().is_object());
-    for shell in ["bash", "zsh", "fish"] {
-        assert!(Ran::from(cli(&["completions", shell]).output().unwrap()).done().contains("rollback"));
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        assert!(Ran::from(cli(&["completions", shell]).output().unwrap()).done().contains("switchback"));
     }
     assert!(Ran::from(cli(&["--help"]).output().unwrap()).done().contains("Exit codes: 0 done"));
 }

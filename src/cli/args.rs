@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::complete::Asking;
 use super::global_args::{FreezeArgs, SnapshotVerb, UnfreezeArgs};
 use super::rollout_args::{RolloutVerb, SimulateArgs};
 use super::verb_args::{BaselineArgs, KeysVerb, NotifyVerb, ReleaseArgs};
@@ -11,9 +12,6 @@ use super::verb_args::{
     CompareArgs, EventsArgs, ExplainArgs, HoldArgs, MaintenanceVerb, PinArgs, RollbackArgs, ServicesVerb, ShadowArgs,
     SplitVerb, StatsArgs, StatusArgs, TenantsVerb, UnpinArgs, VersionsVerb,
 };
-
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused or failed, 2 wrong usage or configuration.
-Settings come from options, then from the environment. NO_COLOR switches colours off.";
 
 /// Where the admin API listens unless it is told otherwise.
 pub const DEFAULT_ADMIN: &str = "http://127.0.0.1:9900";
@@ -24,7 +22,6 @@ pub const DEFAULT_ADMIN: &str = "http://127.0.0.1:9900";
     name = "switchback",
     version,
     about = "Splits tenants' traffic between versions of services and shifts it back by itself",
-    after_help = EXIT_CODES,
     propagate_version = false,
     arg_required_else_help = true,
     infer_long_args = false
@@ -94,9 +91,9 @@ pub enum Format {
 pub enum Command {
     /// Run the proxy
     Serve(ServeArgs),
-    /// Read the configuration and say what is wrong with it; starts nothing
+    /// Say what is wrong with the configuration; starts nothing
     Check(ConfigArgs),
-    /// Show a canary that goes bad and is shifted back; needs nothing installed
+    /// Show a canary that goes bad and is shifted back
     Demo {
         /// Stay when the show is over
         #[arg(long)]
@@ -107,7 +104,7 @@ pub enum Command {
     },
     /// Print the JSON Schema of the configuration
     Schema,
-    /// Print a configuration made of Ingresses with canary annotations (ingress-nginx) and of Canaries (Flagger)
+    /// Print a configuration made from Flagger or ingress-nginx
     Import {
         /// YAML or JSON, such as of kubectl get ingress,canary,service -o yaml; - reads standard input
         #[arg(required = true, value_name = "FILE")]
@@ -115,7 +112,7 @@ pub enum Command {
     },
     /// Services, splits, rates and verdicts
     Status(StatusArgs),
-    /// Whether the proxy takes traffic: exit code 0 if it does, for health checks
+    /// Whether the proxy takes traffic; for health checks
     Health,
     /// Services of the proxy
     Services {
@@ -132,7 +129,7 @@ pub enum Command {
     /// Tenants with a split of their own
     #[command(subcommand)]
     Tenants(TenantsVerb),
-    /// Send a tenant, user or group to one version, or keep it away from one
+    /// Send a tenant, user or group to one version, or keep it away
     Pin(PinArgs),
     /// Remove a pin
     Unpin(UnpinArgs),
@@ -140,11 +137,11 @@ pub enum Command {
     Hold(HoldArgs),
     /// Allow automation to advance again
     Release(ReleaseArgs),
-    /// Forbid automation to advance any rollout of any service; it may still shift back
+    /// Forbid automation to advance anything; it may still shift back
     Freeze(FreezeArgs),
     /// Allow automation to advance again
     Unfreeze(UnfreezeArgs),
-    /// Points to go back to: splits, pins, holds and baselines of one moment
+    /// Points to go back to: all splits, pins and holds of one moment
     #[command(subcommand)]
     Snapshot(SnapshotVerb),
     /// Trust another version: rollbacks lead to it from now on
@@ -155,7 +152,7 @@ pub enum Command {
     /// Planned moves from one version to another
     #[command(subcommand)]
     Rollout(RolloutVerb),
-    /// What would happen if a rollout began: how soon a bad version is caught, and how often a good one is taken back
+    /// What a rollout would do, and how soon a bad version is caught
     Simulate(Box<SimulateArgs>),
     /// All traffic back to the baseline, at once
     Rollback(RollbackArgs),
@@ -180,13 +177,29 @@ pub enum Command {
     },
     /// Make the proxy read its configuration again
     Reload,
-    /// Start the program anew and let it take over; no connection is lost
+    /// Start the program anew and let it take over, losing nothing
     Upgrade,
-    /// Print a script that completes commands in a shell
+    /// Print a script that completes commands and names in a shell
     Completions {
         /// For which shell
         #[arg(value_enum)]
         shell: clap_complete::Shell,
+    },
+    /// What may come next in a command line; for the scripts of `completions`
+    #[command(hide = true)]
+    Complete {
+        /// Which script asks
+        #[arg(long, value_enum)]
+        shell: Asking,
+        /// The words after the program's name, up to the cursor
+        #[arg(last = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// Write manual pages into a folder, one for each command
+    Man {
+        /// The folder; made if there is none
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
     },
     /// Print the version of this program
     Version,

@@ -13,6 +13,7 @@ use ureq::{Agent, Body, BodyReader, Timeout};
 
 use super::address::{AdminUrl, Resource};
 use super::error::{CliError, Problem};
+use super::progress::Progress;
 
 /// Until a connection stands.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -33,6 +34,8 @@ pub(super) struct Client {
     authorization: Option<HeaderValue>,
     /// How long an answer may take.
     patience: Duration,
+    /// What people read while they wait; nothing: something else tells them.
+    doing: Option<&'static str>,
 }
 
 /// A change to ask for.
@@ -69,12 +72,33 @@ impl Client {
         if base.is_loopback() {
             config = config.proxy(None);
         }
-        Ok(Self { agent: config.build().into(), base, authorization, patience: WHOLE })
+        Ok(Self {
+            agent: config.build().into(),
+            base,
+            authorization,
+            patience: WHOLE,
+            doing: Some("waiting for the admin API"),
+        })
     }
 
     /// The same for what takes its time: a new process that loads a million tenants, thousands of simulated rollouts.
     pub(super) fn patient(&self) -> Self {
         Self { patience: LONG, ..self.clone() }
+    }
+
+    /// The same for what is to be finished within that time.
+    pub(super) fn within(&self, patience: Duration) -> Self {
+        Self { patience, ..self.clone() }
+    }
+
+    /// The same, saying what is being done while it takes.
+    pub(super) fn doing(&self, what: &'static str) -> Self {
+        Self { doing: Some(what), ..self.clone() }
+    }
+
+    /// The same, saying nothing while it takes.
+    pub(super) fn silent(&self) -> Self {
+        Self { doing: None, ..self.clone() }
     }
 
     /// Reads a document.
@@ -133,6 +157,7 @@ impl Client {
         if_revision: Option<u64>,
     ) -> Result<Value, CliError> {
         let changes = method != Method::GET;
+        let _line = self.doing.map(|what| Progress::begin(what.to_owned()));
         let mut request = self.request(&method, resource, "application/json, application/problem+json")?;
         if let Some(revision) = if_revision {
             request = request.header(header::IF_MATCH, format!("\"{revision}\""));

@@ -71,6 +71,14 @@ pub enum CliError {
     /// The output cannot be written.
     #[error("the output cannot be written")]
     Output(#[from] io::Error),
+    /// A file cannot be written.
+    #[error("{} cannot be written", file.display())]
+    File {
+        /// Which file or folder.
+        file: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Ctrl-C cannot be watched, or a thread cannot be started.
     #[error("watching cannot begin")]
     Watch(#[source] io::Error),
@@ -151,9 +159,11 @@ impl Problem {
 
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.title)?;
-        if let Some(detail) = &self.detail {
-            write!(f, ": {detail}")?;
+        match &self.detail {
+            // "There is no …" says it all.
+            Some(detail) if self.status == 404 => f.write_str(detail)?,
+            Some(detail) => write!(f, "{}: {detail}", self.title)?,
+            None => f.write_str(&self.title)?,
         }
         for (field, message) in &self.errors {
             match field.is_empty() {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::args::Format;
 use super::{Local, demo, serve};
 
 /// This program.
@@ -13,8 +14,8 @@ impl Local for Program {
         serve::serve(config, take_over)
     }
 
-    fn check(&self, config: &Path) -> ExitCode {
-        serve::check(config)
+    fn check(&self, config: &Path, form: Format) -> ExitCode {
+        serve::check(config, form)
     }
 
     fn demo(&self, keep: bool, plain: bool) -> ExitCode {

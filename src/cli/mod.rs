@@ -5,15 +5,24 @@
 
 mod address;
 mod args;
+mod bars;
 mod client;
+mod complete;
 mod demo;
 mod error;
+mod examples;
+mod fit;
 mod global_args;
+mod help;
 mod import;
+mod live;
 mod local;
+mod man;
 mod output;
+mod progress;
 mod rollout_args;
 mod serve;
+mod signals;
 mod stream;
 mod table;
 mod text;
@@ -29,13 +38,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{ColorChoice, CommandFactory as _, FromArgMatches as _};
+use clap::{ColorChoice, FromArgMatches as _};
 
 pub use args::{Command, CommandLine};
 pub use local::Program;
 
 use address::AdminUrl;
-use args::{DEFAULT_ADMIN, Global};
+use args::{DEFAULT_ADMIN, Format, Global};
 use client::Client;
 use error::CliError;
 use output::Output;
@@ -45,8 +54,8 @@ pub trait Local {
     /// Runs the proxy until it is told to stop, or until another process takes over. `take_over`: from the process that
     /// serves with this configuration.
     fn serve(&self, config: &Path, take_over: bool) -> ExitCode;
-    /// Reads the configuration and prints what is wrong with it.
-    fn check(&self, config: &Path) -> ExitCode;
+    /// Reads the configuration and prints what is wrong with it, in that form.
+    fn check(&self, config: &Path, form: Format) -> ExitCode;
     /// Shows a canary that goes bad and is shifted back.
     fn demo(&self, keep: bool, plain: bool) -> ExitCode;
     /// The JSON Schema of the configuration.
@@ -77,7 +86,7 @@ fn parse(args: &[OsString]) -> Result<CommandLine, clap::Error> {
     // Help and mistakes are written before the option could be read, so it is looked for beforehand.
     let no_color = args.iter().any(|arg| arg == "--no-color");
     let color = if no_color { ColorChoice::Never } else { ColorChoice::Auto };
-    let mut command = CommandLine::command().color(color);
+    let mut command = help::command().color(color);
     let matches = command.try_get_matches_from_mut(args)?;
     CommandLine::from_arg_matches(&matches).map_err(|e| e.format(&mut command))
 }
@@ -95,23 +104,39 @@ fn usage(error: &clap::Error, local: &dyn Local) -> ExitCode {
 fn dispatch(line: CommandLine, local: &dyn Local) -> Result<ExitCode, CliError> {
     match &line.command {
         Command::Serve(args) => return Ok(local.serve(&args.config.config, args.take_over)),
-        Command::Check(args) => return Ok(local.check(&args.config)),
+        Command::Check(args) => return Ok(local.check(&args.config, line.global.output)),
         Command::Demo { keep, plain } => return Ok(local.demo(*keep, *plain)),
-        Command::Schema => return Ok(written(&with_line_break(local.schema()))),
         Command::Import { files } => return import::import(files).map(|text| written(&text)),
-        Command::Completions { shell } => return Ok(completions(*shell)),
+        Command::Completions { shell } => return Ok(written(&complete::script(*shell, help::command()))),
+        Command::Complete { shell, words } => {
+            return Ok(written(&complete::answer(help::command(), *shell, words, &line.global, local.version())));
+        }
         _ => {}
     }
     let output = Output::new(line.global.output, line.global.no_color);
+    if let Command::Schema = line.command {
+        let schema = serde_json::from_str(&local.schema()).unwrap_or_default();
+        output.show(&schema, |_| with_line_break(local.schema()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if let Command::Version = line.command {
         let version = serde_json::json!({"version": local.version()});
         output.show(&version, |_| format!("switchback {}\n", local.version()))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let token = token(&line.global)?;
-    let client = Client::new(admin(&line.global)?, token.as_deref(), local.version())?;
+    if let Command::Man { folder } = &line.command {
+        let pages = serde_json::json!({"pages": man::write_pages(help::command(), folder, local.version())?});
+        output.show(&pages, |_| man::listed(&pages))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let client = client(&line.global, local.version())?;
     verbs::call(line.command, &client, output)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A client by the options and the environment.
+fn client(global: &Global, version: &str) -> Result<Client, CliError> {
+    Client::new(admin(global)?, token(global)?.as_deref(), version)
 }
 
 /// The address of the admin API. An empty variable in the environment counts as none.
@@ -135,12 +160,6 @@ fn token(global: &Global) -> Result<Option<String>, CliError> {
         (None, None) => std::env::var("SWITCHBACK_TOKEN").ok(),
     };
     Ok(token.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()))
-}
-
-fn completions(shell: clap_complete::Shell) -> ExitCode {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut CommandLine::command(), "switchback", &mut script);
-    written(&String::from_utf8_lossy(&script))
 }
 
 /// Writes to standard output; a reader that went away is no mistake.

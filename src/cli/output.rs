@@ -1,12 +1,13 @@
 //! Where results go: data to standard output in the chosen form, messages to standard error.
 
-use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
 
+use anstream::stream::RawStream;
 use serde_json::Value;
 
 use super::args::Format;
 use super::error::{CliError, with_causes};
+use super::fit::fit;
 use super::table::{Ink, Look};
 use super::yaml::to_yaml;
 
@@ -22,8 +23,8 @@ impl Output {
     /// The output as the options and the environment want it.
     pub(super) fn new(format: Format, no_color: bool) -> Self {
         let terminal = io::stdout().is_terminal();
-        let width = terminal.then(|| terminal_size::terminal_size().map(|(w, _)| usize::from(w.0))).flatten();
-        Self { format, terminal, look: Look { colour: terminal && colours_wanted(no_color), width } }
+        let colour = colours_wanted(no_color, &io::stdout());
+        Self { format, terminal, look: Look { colour, width: None } }.measured()
     }
 
     /// How tables look.
@@ -44,7 +45,7 @@ impl Output {
     /// Writes a whole answer: the API's document, or what people read instead.
     pub(super) fn show(&self, value: &Value, people: impl FnOnce(Look) -> String) -> Result<(), CliError> {
         match self.format {
-            Format::Table => write(&people(self.look)),
+            Format::Table => write(&fit(&people(self.look), self.look.width)),
             Format::Json => write(&format!("{value:#}\n")),
             Format::Yaml => write(&to_yaml(value)),
         }
@@ -53,7 +54,7 @@ impl Output {
     /// Writes one of many answers: JSON on one line, YAML as one document of several.
     pub(super) fn show_one(&self, value: &Value, people: impl FnOnce(Look) -> String) -> Result<(), CliError> {
         match self.format {
-            Format::Table => write(&people(self.look)),
+            Format::Table => write(&fit(&people(self.look), self.look.width)),
             Format::Json => write(&format!("{value}\n")),
             Format::Yaml => write(&format!("---\n{}", to_yaml(value))),
         }
@@ -61,16 +62,20 @@ impl Output {
 
     /// Rows of the terminal, as it is now.
     pub(super) fn rows(&self) -> Option<usize> {
-        terminal_size::terminal_size().map(|(_, h)| usize::from(h.0))
+        size_of(io::stdout()).map(|(_, rows)| rows)
     }
 
     /// The same output with the terminal's width of now.
     pub(super) fn measured(mut self) -> Self {
-        if self.terminal {
-            self.look.width = terminal_size::terminal_size().map(|(w, _)| usize::from(w.0));
-        }
+        self.look.width = size_of(io::stdout()).map(|(columns, _)| columns);
         self
     }
+}
+
+/// Columns and rows of the terminal that a stream leads to. A terminal that does not know its size is none.
+fn size_of(stream: impl std::os::fd::AsFd) -> Option<(usize, usize)> {
+    let (columns, rows) = terminal_size::terminal_size_of(stream)?;
+    (columns.0 > 0 && rows.0 > 0).then(|| (usize::from(columns.0), usize::from(rows.0)))
 }
 
 /// Writes to standard output at once, so that a reader sees whole lines and a watcher whole pictures.
@@ -83,35 +88,19 @@ pub(super) fn write(text: &str) -> Result<(), CliError> {
 
 /// Writes a message to standard error. Nobody can be told when that fails.
 pub(super) fn note(message: &str) {
-    let _ = writeln!(io::stderr().lock(), "{message}");
+    let room = size_of(io::stderr()).map(|(columns, _)| columns);
+    let _ = writeln!(io::stderr().lock(), "{}", fit(message, room));
 }
 
 /// Writes an error with its causes to standard error.
 pub(super) fn complain(error: &CliError, no_color: bool) {
-    let colour = io::stderr().is_terminal() && colours_wanted(no_color);
+    let colour = colours_wanted(no_color, &io::stderr());
     let head = Look { colour, width: None }.paint(Ink::Bad, "error:");
     note(&format!("{head} {}", with_causes(error)));
 }
 
-fn colours_wanted(no_color: bool) -> bool {
-    !no_color && environment_allows_colours(std::env::var_os("NO_COLOR"), std::env::var_os("TERM"))
-}
-
-/// <https://no-color.org>: any text but the empty one forbids colours.
-fn environment_allows_colours(no_color: Option<OsString>, term: Option<OsString>) -> bool {
-    no_color.is_none_or(|value| value.is_empty()) && term.is_none_or(|value| value != "dumb")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_environment_may_forbid_colours() {
-        let some = |text: &str| Some(OsString::from(text));
-        assert!(environment_allows_colours(None, None));
-        assert!(environment_allows_colours(some(""), some("xterm")));
-        assert!(!environment_allows_colours(some("1"), some("xterm")));
-        assert!(!environment_allows_colours(None, some("dumb")));
-    }
+/// Whether the options, the environment (`NO_COLOR`, `CLICOLOR_FORCE`, `CLICOLOR`, `TERM`, in this order) and the stream
+/// want colours.
+fn colours_wanted(no_color: bool, stream: &impl RawStream) -> bool {
+    !no_color && anstream::AutoStream::choice(stream) != anstream::ColorChoice::Never
 }

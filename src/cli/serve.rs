@@ -6,11 +6,14 @@ use std::process::ExitCode;
 
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use sd_notify::NotifyState;
+use serde_json::{Value, json};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::args::Format;
+use super::output::Output;
 use crate::app::{App, Start};
-use crate::config::{self, Settings};
+use crate::config::{self, Mistake, Settings};
 use crate::handover::{self, CommandLine, Sockets};
 use crate::proxy::bad_files;
 use crate::telemetry::tracing as logging;
@@ -143,20 +146,36 @@ fn tell_service_manager(states: &[NotifyState<'_>]) {
 }
 
 /// Reads the configuration, opens certificates, starts nothing.
-pub fn check(path: &Path) -> ExitCode {
-    let settings = match config::check(path, &bad_files) {
-        Ok(settings) => settings,
-        Err(mistakes) => {
-            eprintln!("{mistakes}");
-            return ExitCode::from(WRONG);
-        }
-    };
-    for warning in &settings.warnings {
-        eprintln!("{}: warning: {warning}", path.display());
+pub fn check(path: &Path, form: Format) -> ExitCode {
+    let checked = config::check(path, &bad_files);
+    let code = if checked.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(WRONG) };
+    if form != Format::Table {
+        let report = match &checked {
+            Ok(settings) => json!({ "file": path, "ok": true, "services": settings.structure.services.len(),
+                "warnings": settings.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(), "mistakes": [] }),
+            Err(mistakes) => {
+                json!({ "file": path, "ok": false, "mistakes": mistakes.list().iter().map(mistake).collect::<Vec<_>>() })
+            }
+        };
+        // A reader that went away does not change whether the file is right.
+        let _ = Output::new(form, true).show(&report, |_| String::new());
+        return code;
     }
-    let services = settings.structure.services.len();
-    println!("{}: fine, {services} {}", path.display(), if services == 1 { "service" } else { "services" });
-    ExitCode::SUCCESS
+    match checked {
+        Ok(settings) => {
+            for warning in &settings.warnings {
+                eprintln!("{}: warning: {warning}", path.display());
+            }
+            let services = settings.structure.services.len();
+            println!("{}: fine, {services} {}", path.display(), if services == 1 { "service" } else { "services" });
+        }
+        Err(mistakes) => eprintln!("{mistakes}"),
+    }
+    code
+}
+
+fn mistake(mistake: &Mistake) -> Value {
+    json!({ "line": mistake.line, "key": mistake.key, "message": mistake.message })
 }
 
 fn failed(error: &dyn Error) -> ExitCode {

@@ -1,9 +1,13 @@
-//! Tables that fit the terminal, bars for splits, and the few colours.
+//! Tables that fit the terminal, and the few colours.
 //!
 //! Rendering is pure: a [`Look`] says how wide the terminal is and whether it has colours, and out comes text. Without a
-//! terminal nothing is cut off, so that `switchback … | grep` sees everything.
+//! terminal nothing is cut off, so that `switchback … | grep` sees everything. On a narrow one, texts give way first, then
+//! names, both ending in `…`; when that is not enough, the columns go that a table named as dispensable. Numbers are never
+//! cut: half a number is a wrong one. Colours only repeat what words and signs say.
 
-use super::text::{clean, percent};
+use anstyle::{AnsiColor, Style};
+
+use super::text::{beginning, width, wrapped};
 
 /// How the output looks: what the terminal can do and what the user wants.
 #[derive(Debug, Clone, Copy, Default)]
@@ -17,8 +21,8 @@ pub(super) struct Look {
 impl Look {
     /// The text in that colour, if colours are wanted.
     pub(super) fn paint(self, ink: Ink, text: &str) -> String {
-        match ink.code() {
-            Some(code) if self.colour && !text.is_empty() => format!("\x1b[{code}m{text}\x1b[0m"),
+        match ink.style() {
+            Some(style) if self.colour && !text.is_empty() => format!("{style}{text}{style:#}"),
             _ => text.to_owned(),
         }
     }
@@ -47,16 +51,17 @@ pub(super) enum Ink {
 }
 
 impl Ink {
-    fn code(self) -> Option<&'static str> {
+    fn style(self) -> Option<Style> {
+        let colour = |colour: AnsiColor| Some(colour.on_default());
         match self {
             Self::Plain => None,
-            Self::Good => Some("32"),
-            Self::Warn => Some("33"),
-            Self::Bad => Some("31"),
-            Self::Base => Some("34"),
-            Self::Canary => Some("35"),
-            Self::Dim => Some("2"),
-            Self::Bold => Some("1"),
+            Self::Good => colour(AnsiColor::Green),
+            Self::Warn => colour(AnsiColor::Yellow),
+            Self::Bad => colour(AnsiColor::Red),
+            Self::Base => colour(AnsiColor::Blue),
+            Self::Canary => colour(AnsiColor::Magenta),
+            Self::Dim => Some(Style::new().dimmed()),
+            Self::Bold => Some(Style::new().bold()),
         }
     }
 }
@@ -81,21 +86,25 @@ impl Cell {
         self.render(usize::MAX, look)
     }
 
-    fn width(&self) -> usize {
-        self.0.iter().map(|(_, text)| text.chars().count()).sum()
+    /// How many columns it takes.
+    pub(super) fn width(&self) -> usize {
+        self.0.iter().map(|(_, text)| width(text)).sum()
     }
 
-    /// The cell in `width` columns; what does not fit gives way to an ellipsis.
-    fn render(&self, width: usize, look: Look) -> String {
-        if self.width() <= width {
+    /// The cell in `room` columns; what does not fit gives way to an ellipsis.
+    fn render(&self, room: usize, look: Look) -> String {
+        if self.width() <= room {
             return self.0.iter().map(|(ink, text)| look.paint(*ink, text)).collect();
         }
-        let mut left = width.saturating_sub(1);
+        let mut left = room.saturating_sub(1);
         let mut out = String::new();
         for (ink, text) in &self.0 {
-            let part: String = text.chars().take(left).collect();
-            left -= part.chars().count();
-            out.push_str(&look.paint(*ink, &part));
+            let part = beginning(text, left);
+            left -= width(part);
+            out.push_str(&look.paint(*ink, part));
+            if part.len() < text.len() {
+                break;
+            }
         }
         out.push('…');
         out
@@ -117,18 +126,20 @@ impl From<&str> for Cell {
 /// How a column behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Column<'a> {
-    /// Text, kept whole.
+    /// A name or a word: gives way when texts have given what they have.
     Left(&'a str),
+    /// What makes no sense in part, such as a time.
+    Whole(&'a str),
     /// Numbers, kept whole.
     Right(&'a str),
-    /// Text that gives way when the terminal is narrow.
+    /// Text, the first to give way when the terminal is narrow.
     Text(&'a str),
 }
 
 impl<'a> Column<'a> {
     fn head(self) -> &'a str {
         match self {
-            Self::Left(head) | Self::Right(head) | Self::Text(head) => head,
+            Self::Left(head) | Self::Whole(head) | Self::Right(head) | Self::Text(head) => head,
         }
     }
 }
@@ -138,17 +149,28 @@ impl<'a> Column<'a> {
 pub(super) struct Table<'a> {
     columns: Vec<Column<'a>>,
     rows: Vec<Vec<Cell>>,
+    dispensable: &'a [&'a str],
 }
 
-/// Columns that give way keep at least this much.
-const LEAST: usize = 8;
+/// Texts that give way keep at least this much.
+const LEAST_TEXT: usize = 8;
+/// Names that give way keep at least this much.
+const LEAST_NAME: usize = 6;
 /// Between two columns.
 const GAP: usize = 2;
+/// Stands at the end of the headings when columns are missing.
+const MORE: &str = "  …";
 
 impl<'a> Table<'a> {
     /// A table with these columns.
     pub(super) fn new(columns: impl Into<Vec<Column<'a>>>) -> Self {
-        Self { columns: columns.into(), rows: Vec::new() }
+        Self { columns: columns.into(), rows: Vec::new(), dispensable: &[] }
+    }
+
+    /// Columns that go, in this order, when the terminal is too narrow for all of them.
+    pub(super) fn dispensable(mut self, heads: &'a [&'a str]) -> Self {
+        self.dispensable = heads;
+        self
     }
 
     /// Adds a row; it has as many cells as there are columns.
@@ -163,82 +185,131 @@ impl<'a> Table<'a> {
 
     /// The table as text, each line ending in a line break.
     pub(super) fn render(&self, look: Look) -> String {
-        let widths = self.widths(look.width);
+        let (shown, widths) = self.layout(look.width);
         let heads = self.columns.iter().map(|c| Cell::new(Ink::Dim, c.head())).collect();
         let mut out = String::new();
-        for row in std::iter::once(&heads).chain(&self.rows) {
-            out.push_str(&self.line(row, &widths, look));
+        for (at, row) in std::iter::once(&heads).chain(&self.rows).enumerate() {
+            out.push_str(&self.line(row, &shown, &widths, look));
+            if at == 0 && shown.len() < self.columns.len() {
+                out.push_str(&look.paint(Ink::Dim, MORE));
+            }
             out.push('\n');
         }
         out
     }
 
-    fn line(&self, row: &[Cell], widths: &[usize], look: Look) -> String {
+    fn line(&self, row: &[Cell], shown: &[usize], widths: &[usize], look: Look) -> String {
         let mut line = String::new();
         let mut owed = 0;
-        for ((cell, &width), column) in row.iter().zip(widths).zip(&self.columns) {
-            let pad = width.saturating_sub(cell.width());
-            let (before, after) = if matches!(column, Column::Right(_)) { (pad, 0) } else { (0, pad) };
-            let text = cell.render(width, look);
-            if !text.is_empty() {
-                // Padding is written only before something, so that lines have no spaces at their end.
-                line.push_str(&" ".repeat(owed + before));
-                line.push_str(&text);
-                owed = after + GAP;
-            } else {
-                owed += width + GAP;
+        for (&at, &room) in shown.iter().zip(widths) {
+            let Some(cell) = row.get(at) else { continue };
+            let text = cell.render(room, look);
+            if text.is_empty() {
+                owed += room + GAP;
+                continue;
             }
+            let pad = room.saturating_sub(cell.width());
+            let (before, after) = if matches!(self.columns[at], Column::Right(_)) { (pad, 0) } else { (0, pad) };
+            // Padding is written only before something, so that lines have no spaces at their end.
+            line.push_str(&" ".repeat(owed + before));
+            line.push_str(&text);
+            owed = after + GAP;
         }
         line
     }
 
-    fn widths(&self, limit: Option<usize>) -> Vec<usize> {
-        let mut widths: Vec<usize> = (0..self.columns.len())
-            .map(|i| {
-                let cells = self.rows.iter().filter_map(|row| row.get(i)).map(Cell::width).max().unwrap_or(0);
-                cells.max(self.columns[i].head().chars().count())
-            })
-            .collect();
-        let Some(limit) = limit else { return widths };
+    /// The columns that are shown, with their widths.
+    fn layout(&self, limit: Option<usize>) -> (Vec<usize>, Vec<usize>) {
+        let mut shown: Vec<usize> = (0..self.columns.len()).collect();
+        let Some(limit) = limit else {
+            let widths = shown.iter().map(|&at| self.natural(at)).collect();
+            return (shown, widths);
+        };
+        let mut going = self.dispensable.iter();
+        loop {
+            let missing = if shown.len() < self.columns.len() { width(MORE) } else { 0 };
+            let (widths, fits) = self.widths(&shown, limit.saturating_sub(missing));
+            if fits {
+                return (shown, widths);
+            }
+            let Some(gone) = going.next() else {
+                let widths = self.with_short_heads(&shown, widths, limit.saturating_sub(missing));
+                return (shown, widths);
+            };
+            shown.retain(|&at| self.columns[at].head() != *gone);
+        }
+    }
+
+    /// How wide a column is when nothing has to give way.
+    fn natural(&self, at: usize) -> usize {
+        self.widest_cell(at).max(width(self.columns[at].head()))
+    }
+
+    fn widest_cell(&self, at: usize) -> usize {
+        self.rows.iter().filter_map(|row| row.get(at)).map(Cell::width).max().unwrap_or(0)
+    }
+
+    /// Widths of these columns within the limit, and whether they are.
+    fn widths(&self, shown: &[usize], limit: usize) -> (Vec<usize>, bool) {
+        let mut widths: Vec<usize> = shown.iter().map(|&at| self.natural(at)).collect();
         let gaps = GAP * widths.len().saturating_sub(1);
         let mut excess = (widths.iter().sum::<usize>() + gaps).saturating_sub(limit);
+        for texts in [true, false] {
+            let least = if texts { LEAST_TEXT } else { LEAST_NAME };
+            while excess > 0 {
+                // The widest gives first, so that narrow columns stay readable.
+                let gives = |i: &usize| match self.columns[shown[*i]] {
+                    Column::Text(_) => texts && widths[*i] > least,
+                    Column::Left(head) => !texts && widths[*i] > least.max(width(head)),
+                    Column::Right(_) | Column::Whole(_) => false,
+                };
+                let Some(widest) = (0..widths.len()).filter(gives).max_by_key(|i| widths[*i]) else { break };
+                widths[widest] -= 1;
+                excess -= 1;
+            }
+        }
+        (widths, excess == 0)
+    }
+
+    /// The last resort: headings that are longer than what stands below them are cut.
+    fn with_short_heads(&self, shown: &[usize], mut widths: Vec<usize>, limit: usize) -> Vec<usize> {
+        let gaps = GAP * widths.len().saturating_sub(1);
+        let mut excess = (widths.iter().sum::<usize>() + gaps).saturating_sub(limit);
+        let least: Vec<_> = shown.iter().map(|&at| self.widest_cell(at).clamp(1, self.natural(at))).collect();
         while excess > 0 {
-            // The widest gives first, so that narrow columns stay readable.
-            let gives = |i: &usize| matches!(self.columns[*i], Column::Text(_)) && widths[*i] > LEAST;
+            let gives = |i: &usize| widths[*i] > least[*i].max(LEAST_NAME.min(widths[*i]));
             let Some(widest) = (0..widths.len()).filter(gives).max_by_key(|i| widths[*i]) else { break };
             widths[widest] -= 1;
             excess -= 1;
         }
         widths
     }
-}
 
-/// One bar for a whole split: the first version solid, the others shaded. No share above zero is invisible.
-pub(super) fn split_bar(weights: &[(String, f64)], cells: usize) -> Cell {
-    const SHADES: [&str; 4] = ["█", "░", "▓", "▒"];
-    let mut counts: Vec<usize> = weights
-        .iter()
-        .map(|(_, share)| if *share > 0.0 { ((share / 100.0 * cells as f64).round() as usize).max(1) } else { 0 })
-        .collect();
-    // Rounding may leave cells over or take too many; the largest share settles it.
-    let total: usize = counts.iter().sum();
-    if let Some(largest) = counts.iter_mut().max() {
-        *largest = (*largest + cells).saturating_sub(total).max(1);
+    /// Two columns without headings, names and what is to be said of them: on a narrow terminal the second goes on in the
+    /// next line, because whoever asks for one thing wants to read all of it.
+    pub(super) fn facts(&self, look: Look) -> String {
+        let names = self.natural(0);
+        let indent = names + GAP;
+        let room = look.width.map_or(usize::MAX, |width| width.saturating_sub(indent).max(LEAST_TEXT));
+        let mut out = String::new();
+        for row in &self.rows {
+            let [name, fact] = row.as_slice() else { continue };
+            out.push_str(&name.text(look));
+            let mut pad = indent - name.width();
+            for (ink, text) in &fact.0 {
+                for line in wrapped(text, room).iter().filter(|line| !line.is_empty()) {
+                    if pad == usize::MAX {
+                        out.push('\n');
+                        pad = indent;
+                    }
+                    out.push_str(&" ".repeat(std::mem::replace(&mut pad, usize::MAX)));
+                    out.push_str(&look.paint(*ink, line));
+                }
+            }
+            out.push('\n');
+        }
+        out
     }
-    let ink = |i: usize| if i == 0 { Ink::Base } else { Ink::Canary };
-    Cell::pieces(counts.iter().enumerate().map(|(i, n)| (ink(i), SHADES[i % SHADES.len()].repeat(*n))))
-}
-
-/// The bar of one share; a share above zero is never invisible.
-pub(super) fn share_bar(share: f64, cells: usize, ink: Ink) -> Cell {
-    let full = if share > 0.0 { ((share / 100.0 * cells as f64).round() as usize).clamp(1, cells) } else { 0 };
-    Cell::pieces([(ink, "█".repeat(full)), (Ink::Dim, "░".repeat(cells - full))])
-}
-
-/// `1.0.0 90 %, 2.0.0 10 %`.
-pub(super) fn split_text(weights: &[(String, f64)]) -> String {
-    let part = |(version, share): &(String, f64)| format!("{} {}", clean(version), percent(*share));
-    weights.iter().map(part).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -267,6 +338,31 @@ mod tests {
     }
 
     #[test]
+    fn names_give_way_after_texts_and_columns_go_last() {
+        let heads = [Column::Left("SERVICE"), Column::Right("N"), Column::Right("MORE"), Column::Text("WHY")];
+        let mut table = Table::new(heads).dispensable(&["MORE"]);
+        table.row(["a-service-of-a-long-name".into(), "1234567".into(), "7".into(), "for a reason".into()]);
+        let at = |width| table.render(Look { colour: false, width: Some(width) });
+        assert_eq!(at(53), table.render(Look::default()));
+        assert_eq!(
+            at(49),
+            "SERVICE                         N  MORE  WHY\na-service-of-a-long-name  1234567     7  for a r…\n"
+        );
+        assert_eq!(at(40), "SERVICE                N  MORE  WHY\na-service-of-a…  1234567     7  for a r…\n");
+        assert_eq!(at(30), "SERVICE         N  WHY  …\na-servi…  1234567  for a r…\n");
+    }
+
+    #[test]
+    fn characters_count_as_wide_as_they_are_shown() {
+        let mut table = Table::new([Column::Left("NAME"), Column::Right("N")]);
+        table.row(["会計サービス".into(), "1".into()]);
+        table.row(["cafe\u{301}".into(), "2".into()]);
+        assert_eq!(table.render(Look::default()), "NAME          N\n会計サービス  1\ncafe\u{301}          2\n");
+        let narrow = table.render(Look { colour: false, width: Some(10) });
+        assert!(narrow.contains("会計サ…  1\n"), "half a character is none: {narrow}");
+    }
+
+    #[test]
     fn colours_do_not_count_as_width() {
         let plain = sample().render(Look::default());
         let colour = sample().render(Look { colour: true, width: None });
@@ -275,20 +371,5 @@ mod tests {
         let stripped: String =
             stripped.zip(colour.split('\x1b')).map(|(s, whole)| s.map_or(whole, |(_, rest)| rest)).collect();
         assert_eq!(stripped, plain);
-    }
-
-    #[test]
-    fn bars_always_have_their_length() {
-        for canary in [0.0, 0.01, 1.0, 33.33, 50.0, 99.99, 100.0] {
-            let weights = [("1".to_owned(), 100.0 - canary), ("2".to_owned(), canary)];
-            let text = split_bar(&weights, 20).render(20, Look::default());
-            assert_eq!(text.chars().count(), 20, "{canary}: {text}");
-            assert_eq!(text.contains('░'), canary > 0.0, "{canary}: {text}");
-            assert_eq!(share_bar(canary, 10, Ink::Base).width(), 10);
-        }
-        let four = ["1", "2", "3", "4"].map(|v| (v.to_owned(), 25.0));
-        assert_eq!(split_bar(&four, 8).render(8, Look::default()), "██░░▓▓▒▒");
-        assert_eq!(split_text(&four[..2]), "1 25 %, 2 25 %");
-        assert_eq!(split_bar(&[], 8).width(), 0);
     }
 }

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::Value;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 /// What stands where there is nothing to say.
 pub(super) const NOTHING: &str = "-";
@@ -156,13 +157,36 @@ pub(super) fn first_sentence(text: &str) -> &str {
     ends.map_or(text, |end| text[..end].trim_end())
 }
 
-/// A text in lines of at most `width` characters, broken at spaces; its own line breaks stay.
-pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
+/// How many columns of a terminal the text takes.
+pub(super) fn width(text: &str) -> usize {
+    text.width()
+}
+
+/// As much of the beginning as fits into so many columns.
+pub(super) fn beginning(text: &str, room: usize) -> &str {
+    let mut used = 0;
+    let end = text.char_indices().find(|(_, c)| {
+        used += c.width().unwrap_or(0);
+        used > room
+    });
+    end.map_or(text, |(end, _)| &text[..end])
+}
+
+/// The text, or its beginning and an ellipsis, in so many columns.
+pub(super) fn cut(text: &str, room: usize) -> Cow<'_, str> {
+    match width(text) <= room {
+        true => Cow::Borrowed(text),
+        false => Cow::Owned(format!("{}…", beginning(text, room.saturating_sub(1)))),
+    }
+}
+
+/// A text in lines of at most `room` columns, broken at spaces; its own line breaks stay.
+pub(super) fn wrapped(text: &str, room: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for paragraph in text.lines() {
         let mut line = String::new();
         for word in clean(paragraph).split_whitespace() {
-            if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
+            if !line.is_empty() && width(&line) + 1 + width(word) > room {
                 lines.push(std::mem::take(&mut line));
             }
             if !line.is_empty() {

@@ -77,7 +77,6 @@ pub enum SplitVerb {
         scope: ScopeArgs,
     },
     /// Set the shares; they add up to 100
-    #[command(after_help = "Example: switchback split set accounting 2.0.0=10 1.0.0   (1.0.0 gets the rest)")]
     Set {
         /// Name of the service
         service: String,

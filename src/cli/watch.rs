@@ -1,14 +1,15 @@
 //! Verbs that go on until Ctrl-C: ended by it cleanly, with exit code 0, since that is how one ends them.
 
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::channel;
 use std::thread;
 
 use super::error::CliError;
 use super::output::{Output, write};
+use super::signals::{Told, listen};
 
 /// Runs the work until it ends by itself or Ctrl-C ends it.
 ///
-/// The work runs beside and is left where it is: pictures are written whole under a lock, so none is torn.
+/// The work runs beside and is left where it is: lines are written whole under a lock, so none is torn.
 ///
 /// # Errors
 /// What the work ended with; or that Ctrl-C cannot be watched.
@@ -21,7 +22,7 @@ pub(super) fn until_interrupted(
         Worked(Result<(), CliError>),
     }
     let (ended, ends) = channel();
-    listen(ended.clone(), || End::Interrupted)?;
+    listen(&[Told::End], ended.clone(), |_| End::Interrupted)?;
     thread::Builder::new()
         .spawn(move || {
             let result = thread::Builder::new().spawn(work).map_err(CliError::Watch);
@@ -37,19 +38,4 @@ pub(super) fn until_interrupted(
         Ok(End::Interrupted) => Ok(()),
         Err(_) => Err(CliError::Ended),
     }
-}
-
-/// Sends the word when Ctrl-C comes. The handler stands when this returns.
-fn listen<E: Send + 'static>(ended: Sender<E>, word: impl FnOnce() -> E + Send + 'static) -> Result<(), CliError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(CliError::Watch)?;
-    let mut signal = {
-        let _inside = runtime.enter();
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()).map_err(CliError::Watch)?
-    };
-    let wait = move || {
-        if runtime.block_on(signal.recv()).is_some() {
-            let _ = ended.send(word());
-        }
-    };
-    thread::Builder::new().spawn(wait).map(drop).map_err(CliError::Watch)
 }

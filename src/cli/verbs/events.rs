@@ -9,7 +9,7 @@ use crate::cli::error::CliError;
 use crate::cli::output::{Output, note};
 use crate::cli::stream::follow;
 use crate::cli::table::{Ink, Look};
-use crate::cli::text::{Fields, NOTHING, clean, first_sentence, span, time, wrapped};
+use crate::cli::text::{Fields, NOTHING, clean, cut, first_sentence, span, time, width, wrapped};
 use crate::cli::verb_args::EventsArgs;
 use crate::cli::watch::until_interrupted;
 
@@ -87,7 +87,7 @@ fn people(event: &Value, look: Look) -> String {
     if kind != "rollback" {
         if !short.is_empty() {
             text.push_str("  ");
-            text.push_str(&fitting(&short, look.width, head.chars().count() + 2));
+            text.push_str(&fitting(&short, look.width, width(&head) + 2));
         }
         text.push('\n');
         return text;
@@ -96,7 +96,7 @@ fn people(event: &Value, look: Look) -> String {
     let one_line = whole.len() == 1 && whole.first() == Some(&short);
     if !short.is_empty() {
         text.push_str("  ");
-        text.push_str(&fitting(&short, look.width, head.chars().count() + 2));
+        text.push_str(&fitting(&short, look.width, width(&head) + 2));
     }
     text.push('\n');
     // The first sentence alone says it all when it stands on the line already, uncut.
@@ -111,9 +111,9 @@ fn people(event: &Value, look: Look) -> String {
 }
 
 /// Cut to the rest of the line, if there is a terminal and a useful rest.
-fn fitting(text: &str, width: Option<usize>, used: usize) -> String {
-    match width.map(|width| width.saturating_sub(used)) {
-        Some(rest) if rest >= 20 && text.chars().count() > rest => text.chars().take(rest - 1).chain(['…']).collect(),
+fn fitting(text: &str, room: Option<usize>, used: usize) -> String {
+    match room.map(|room| room.saturating_sub(used)) {
+        Some(rest) if rest >= 20 => cut(text, rest).into_owned(),
         _ => text.to_owned(),
     }
 }

@@ -8,7 +8,7 @@ use crate::cli::client::Client;
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
 use crate::cli::table::{Ink, Look};
-use crate::cli::text::{Fields, wrapped};
+use crate::cli::text::{Fields, width, wrapped};
 use crate::cli::verb_args::ExplainArgs;
 
 /// Asks how the request would be decided.
@@ -28,13 +28,14 @@ pub(super) fn explain(client: &Client, output: Output, args: &ExplainArgs) -> Re
 fn people(document: &Value, look: Look) -> String {
     let steps = document.list("steps");
     let number_width = steps.len().to_string().len();
-    let step_width = steps.iter().filter_map(|s| s.text("step")).map(|s| s.chars().count()).max().unwrap_or(0);
+    let step_width = steps.iter().filter_map(|s| s.text("step")).map(|s| width(&s)).max().unwrap_or(0);
     let indent = number_width + 2 + step_width + 2;
     let room = look.width.map_or(usize::MAX, |width| width.saturating_sub(indent).max(20));
     let mut text = String::new();
     for (i, step) in steps.iter().enumerate() {
         let detail = step.at("detail").as_str().map(|d| wrapped(d, room)).unwrap_or_default();
-        let name = format!("{:<step_width$}", text_or_nothing(step, "step"));
+        let name = text_or_nothing(step, "step");
+        let name = format!("{name}{}", " ".repeat(step_width.saturating_sub(width(&name))));
         text.push_str(&format!("{:>number_width$}. {}", i + 1, look.paint(Ink::Bold, &name)));
         for (line, part) in detail.iter().enumerate() {
             match line {

@@ -49,11 +49,12 @@ fn whose(service: &str, tenant: Option<&str>) -> String {
 fn people(document: &Value, look: Look) -> String {
     let mut table = Table::new([
         Column::Left("WHAT"),
-        Column::Left("SINCE"),
+        Column::Whole("SINCE"),
         Column::Left("BY"),
         Column::Right("RETRY AFTER"),
         Column::Text("MESSAGE"),
-    ]);
+    ])
+    .dispensable(&["BY", "SINCE"]);
     let mut row = |what: String, maintenance: &Value| {
         let by = maintenance.at("author");
         let by = by.text("name").or_else(|| by.text("kind")).unwrap_or_default();

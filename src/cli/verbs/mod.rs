@@ -28,10 +28,11 @@ use ureq::http::Method;
 
 use super::address::Resource;
 use super::args::Command;
+use super::bars::split_text;
 use super::client::{Asked, Client};
 use super::error::CliError;
 use super::output::Output;
-use super::table::{Cell, Ink, split_text};
+use super::table::{Cell, Ink};
 use super::text::{Fields, NOTHING};
 use super::verb_args::{ChangeArgs, HowArgs};
 
@@ -71,6 +72,8 @@ pub(super) fn call(command: Command, client: &Client, output: Output) -> Result<
         | Command::Schema
         | Command::Import { .. }
         | Command::Completions { .. }
+        | Command::Complete { .. }
+        | Command::Man { .. }
         | Command::Version => Ok(()),
     }
 }

@@ -27,7 +27,12 @@ pub(super) fn notify(client: &Client, output: Output, verb: Option<&NotifyVerb>)
 fn test(client: &Client, output: Output, target: Option<&str>) -> Result<(), CliError> {
     let body = Some(target.map_or_else(|| json!({}), |target| json!({ "target": target })));
     let resource = Resource::new(&["notify", "test"]);
-    let answer = client.change(Asked { method: Method::POST, resource, body, if_revision: &None })?;
+    let answer = client.doing("sending test messages").change(Asked {
+        method: Method::POST,
+        resource,
+        body,
+        if_revision: &None,
+    })?;
     output.show(&answer, |look| results(&answer, look))?;
     let failed = answer.list("results").iter().filter(|r| !r.is("ok"));
     let failed: Vec<_> = failed.map(|r| text_or_nothing(r, "target")).collect();
@@ -49,7 +54,8 @@ fn targets(answer: &Value, look: Look) -> String {
         Column::Right("DROPPED"),
         Column::Right("SUPPRESSED"),
         Column::Text("LAST"),
-    ]);
+    ])
+    .dispensable(&["FROM", "SUPPRESSED", "DROPPED", "TYPE", "ADDRESS"]);
     for target in targets {
         let text = |key: &str| Cell::from(text_or_nothing(target, key));
         let count = |key: &str| Cell::from(target.count(key).unwrap_or_default().to_string());

@@ -97,10 +97,11 @@ pub(super) fn version_table(service: &Value, look: Look) -> String {
         Column::Left("VERSION"),
         Column::Left("ROLE"),
         Column::Right("SHARE"),
-        Column::Left("HEALTHY"),
+        Column::Whole("HEALTHY"),
         Column::Left("FROM"),
         Column::Text("ENDPOINTS"),
-    ]);
+    ])
+    .dispensable(&["FROM"]);
     for version in service.list("versions") {
         let role = match version.text("role").as_deref() {
             Some("canary") => Cell::new(Ink::Canary, "canary"),

@@ -13,7 +13,7 @@ use crate::cli::text::Fields;
 /// Asks for the reload and shows what it brought.
 pub(super) fn reload(client: &Client, output: Output) -> Result<(), CliError> {
     let asked = Asked { method: Method::POST, resource: Resource::new(&["reload"]), body: None, if_revision: &None };
-    let answer = client.change(asked)?;
+    let answer = client.patient().doing("reading the configuration again").change(asked)?;
     output.show(&answer, |look| people(&answer, look))
 }
 

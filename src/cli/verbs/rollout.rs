@@ -5,17 +5,17 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 use ureq::http::Method;
 
-use super::rollout_view::{logs, one, plan, statistics, table};
+use super::rollout_view::{in_short, logs, one, plan, statistics, table};
 use super::{ask, receipt, text_or_nothing, with_reason};
 use crate::cli::address::Resource;
-use crate::cli::args::Format;
 use crate::cli::client::Client;
 use crate::cli::error::CliError;
-use crate::cli::output::{Output, write};
+use crate::cli::live::{Watched, watch};
+use crate::cli::output::Output;
+use crate::cli::progress::Progress;
 use crate::cli::rollout_args::{ChangedArgs, EndArgs, InsufficientArg, PlanArgs, RolloutVerb, StartArgs, StrategyArg};
-use crate::cli::text::Fields;
+use crate::cli::text::{Fields, span};
 use crate::cli::verb_args::HowArgs;
-use crate::cli::watch::until_interrupted;
 use crate::config::read_duration;
 
 /// How often a rollout is asked about while one waits for its end.
@@ -169,22 +169,22 @@ fn is_over(document: &Value) -> bool {
 fn get(client: &Client, output: Output, id: &str, every: Option<Duration>) -> Result<(), CliError> {
     let document = client.get(&of(id))?;
     let Some(every) = every else { return output.show(&document, |look| one(&document, look)) };
-    let (client, id) = (client.clone(), id.to_owned());
-    until_interrupted(output, move || watch(&client, output, &id, every, document))
+    let watched = Watched { resource: of(id), every, people: one, is_over, no_news: &[] };
+    watch(&client.silent(), output, document, &watched)
 }
 
-fn watch(client: &Client, output: Output, id: &str, every: Duration, first: Value) -> Result<(), CliError> {
-    let redraws = output.is_terminal() && output.format() == Format::Table;
-    let mut document = first;
+/// The rollout when it is over or the time is up. Goes on when the server is away for a moment.
+fn until_over(client: &Client, id: &str, timeout: Duration) -> Result<Value, CliError> {
+    let begin = Instant::now();
+    let mut document = client.get(&of(id))?;
+    let progress = Progress::begin(format!("rollout {id}"));
     loop {
-        if redraws {
-            write("\x1b[2J\x1b[H")?;
+        let left = timeout.saturating_sub(begin.elapsed());
+        if is_over(&document) || left.is_zero() {
+            return Ok(document);
         }
-        output.measured().show_one(&document, |look| format!("{}\n", one(&document, look)))?;
-        if is_over(&document) {
-            return Ok(());
-        }
-        std::thread::sleep(every);
+        progress.say(format!("rollout {id}: {}; {} left", in_short(&document), span(left.as_secs_f64().round())));
+        std::thread::sleep(ASK_EVERY.min(left));
         document = match client.get(&of(id)) {
             Err(e) if e.may_pass() => document,
             other => other?,
@@ -195,15 +195,7 @@ fn watch(client: &Client, output: Output, id: &str, every: Duration, first: Valu
 /// Waits for the end, as scripts do.
 fn status(client: &Client, output: Output, id: &str, timeout: &str) -> Result<(), CliError> {
     let timeout = read_duration(timeout).map_err(|why| CliError::Usage(format!("--timeout: {timeout} {why}")))?;
-    let begin = Instant::now();
-    let document = loop {
-        let document = client.get(&of(id))?;
-        let left = timeout.saturating_sub(begin.elapsed());
-        if is_over(&document) || left.is_zero() {
-            break document;
-        }
-        std::thread::sleep(ASK_EVERY.min(left));
-    };
+    let document = until_over(&client.silent(), id, timeout)?;
     output.show(&document, |look| one(&document, look))?;
     let phase = text_or_nothing(&document, "phase");
     let why = || document.at("going_back").text("reason").unwrap_or_default();

@@ -30,6 +30,14 @@ fn progress(rollout: &Value) -> String {
     format!("{} of {}{back}", count(rollout, "completed"), count(rollout, "total"))
 }
 
+/// `progressing, step 2, 25 %, 3 of 40`, for a line that is not to be read for long.
+pub(super) fn in_short(rollout: &Value) -> String {
+    let share = rollout.number("share").map(percent).unwrap_or_default();
+    let paused = if rollout.at("paused").is_object() { ", paused" } else { "" };
+    let phase = text_or_nothing(rollout, "phase").replace('_', " ");
+    format!("{phase}{paused}, step {}, {share}, {}", text_or_nothing(rollout, "step"), progress(rollout))
+}
+
 /// All rollouts.
 pub(super) fn table(document: &Value, look: Look) -> String {
     let mut table = Table::new([
@@ -38,10 +46,11 @@ pub(super) fn table(document: &Value, look: Look) -> String {
         Column::Left("FROM"),
         Column::Left("TO"),
         Column::Left("PHASE"),
-        Column::Left("STEP"),
-        Column::Left("DONE"),
+        Column::Whole("STEP"),
+        Column::Whole("DONE"),
         Column::Text("WAITS FOR"),
-    ]);
+    ])
+    .dispensable(&["STEP", "FROM"]);
     for rollout in document.list("rollouts") {
         table.row([
             text_or_nothing(rollout, "id").into(),
@@ -113,7 +122,7 @@ pub(super) fn one(rollout: &Value, look: Look) -> String {
             row(key, time(rollout.at(key)).into());
         }
     }
-    table.render(look)
+    table.facts(look)
 }
 
 /// What a rollout would do.
@@ -125,7 +134,7 @@ pub(super) fn plan(document: &Value, look: Look) -> String {
         checks.row([text_or_nothing(check, "check").into(), verdict, text_or_nothing(check, "message").into()]);
     }
     let mut steps = Table::new([
-        Column::Left("STEP"),
+        Column::Whole("STEP"),
         Column::Right("SHARE"),
         Column::Right("TENANTS"),
         Column::Right("AFTER AT LEAST"),
@@ -172,10 +181,11 @@ pub(super) fn logs(document: &Value, look: Look) -> String {
         Column::Left("STATUS"),
         Column::Right("BATCH"),
         Column::Right("STEP"),
-        Column::Left("STARTED"),
-        Column::Left("ENDED"),
+        Column::Whole("STARTED"),
+        Column::Whole("ENDED"),
         Column::Text("WHY"),
-    ]);
+    ])
+    .dispensable(&["BATCH", "STARTED", "STEP"]);
     for unit in document.list("units") {
         let who = unit.text("name").unwrap_or_else(|| "service".to_owned());
         let status = text_or_nothing(unit, "status");
@@ -197,7 +207,7 @@ pub(super) fn logs(document: &Value, look: Look) -> String {
         ]);
     }
     let mut events =
-        Table::new([Column::Left("EVENT"), Column::Left("WHEN"), Column::Left("WHAT"), Column::Text("WHY")]);
+        Table::new([Column::Left("EVENT"), Column::Whole("WHEN"), Column::Left("WHAT"), Column::Text("WHY")]);
     for event in document.list("events") {
         events.row([
             event.count("id").unwrap_or_default().to_string().into(),

@@ -6,10 +6,11 @@ use super::registry::{up_of_all, version_table};
 use super::split::{list, rolled_back};
 use super::{maintenance, or_nothing, text_or_nothing, verdict, weights_of, weights_text};
 use crate::cli::address::Resource;
+use crate::cli::bars::{split_bar, split_text};
 use crate::cli::client::Client;
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
-use crate::cli::table::{Cell, Column, Ink, Look, Table, split_bar, split_text};
+use crate::cli::table::{Cell, Column, Ink, Look, Table};
 use crate::cli::text::{Fields, clean, counted, first_sentence, per_second, ratio, time, wrapped};
 use crate::cli::verb_args::ServicesVerb;
 
@@ -41,9 +42,10 @@ pub(super) fn summary_table(services: &[Value], look: Look) -> String {
         Column::Left(""),
         Column::Right("RATE"),
         Column::Right("ERRORS"),
-        Column::Left("HEALTHY"),
+        Column::Whole("HEALTHY"),
         Column::Left("VERDICT"),
-    ]);
+    ])
+    .dispensable(&["BASELINE"]);
     for service in services {
         let baseline = service.text("baseline");
         let weights = weights_of(service, baseline.as_deref());

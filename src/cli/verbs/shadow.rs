@@ -77,7 +77,8 @@ pub(super) fn fields(document: &Value, look: Look) -> String {
         Column::Right("SHARE"),
         Column::Left("BASELINE"),
         Column::Left("SHADOW"),
-    ]);
+    ])
+    .dispensable(&["SHARE"]);
     for field in document.list("fields") {
         table.row([
             text_or_nothing(field, "path").into(),

@@ -16,8 +16,12 @@ use crate::cli::text::{Fields, clean, counted, per_second, percent, ratio, span}
 /// Asks and shows the answer.
 pub(super) fn simulate(client: &Client, output: Output, args: &SimulateArgs) -> Result<(), CliError> {
     let (method, resource) = (Method::POST, Resource::new(&["simulate"]));
-    let document =
-        client.patient().change(Asked { method, resource, body: Some(question(args)?), if_revision: &None })?;
+    let document = client.patient().doing("simulating rollouts").change(Asked {
+        method,
+        resource,
+        body: Some(question(args)?),
+        if_revision: &None,
+    })?;
     output.show(&document, |look| shown(&document, look))
 }
 
@@ -59,7 +63,7 @@ fn shown(document: &Value, look: Look) -> String {
         regressed(&mut table, document.at("regression"));
     }
     healthy(&mut table, document.at("healthy"));
-    let mut text = table.render(look);
+    let mut text = table.facts(look);
     for said in document.list("assumptions").iter().filter_map(Value::as_str) {
         text.push_str(&format!("{} {}\n", look.paint(Ink::Dim, "assumed:"), clean(said)));
     }

@@ -5,11 +5,12 @@ use ureq::http::Method;
 
 use super::{ask, receipt, text_or_nothing, weights_text, with_reason};
 use crate::cli::address::Resource;
+use crate::cli::bars::split_text;
 use crate::cli::client::Client;
 use crate::cli::error::CliError;
 use crate::cli::global_args::SnapshotVerb;
 use crate::cli::output::Output;
-use crate::cli::table::{Column, Look, Table, split_text};
+use crate::cli::table::{Column, Look, Table};
 use crate::cli::text::{Fields, NOTHING, clean, counted, percent, time};
 use crate::cli::verb_args::HowArgs;
 
@@ -46,7 +47,8 @@ pub(super) fn snapshot(client: &Client, output: Output, verb: &SnapshotVerb) -> 
             }
             let body = with_reason(with_services(body, services), Some(reason));
             let resource = Resource::new(&["snapshots", name, "restore"]);
-            let answer = ask(client, Method::POST, resource, Some(body), &how(*dry_run))?;
+            let client = client.patient().doing("going back to the snapshot");
+            let answer = ask(&client, Method::POST, resource, Some(body), &how(*dry_run))?;
             receipt(output, &answer, &restored(name, answer.at("after").at("services")))
         }
         SnapshotVerb::Delete { name, reason, dry_run } => {
@@ -75,13 +77,14 @@ fn entries(value: &Value) -> impl Iterator<Item = (String, &Value)> {
 fn list(document: &Value, look: Look) -> String {
     let mut table = Table::new([
         Column::Left("NAME"),
-        Column::Left("TAKEN"),
+        Column::Whole("TAKEN"),
         Column::Left("BY"),
         Column::Right("SERVICES"),
         Column::Right("TENANTS"),
         Column::Right("PINS"),
         Column::Text("REASON"),
-    ]);
+    ])
+    .dispensable(&["PINS", "BY"]);
     for snapshot in document.list("snapshots") {
         let by = snapshot.at("author");
         let services = snapshot.at("services");
@@ -137,8 +140,8 @@ fn diff(document: &Value, look: Look) -> String {
     let mut table = Table::new([
         Column::Left("SERVICE"),
         Column::Left("WHAT"),
-        Column::Left("NOW"),
-        Column::Left("AFTERWARDS"),
+        Column::Text("NOW"),
+        Column::Text("AFTERWARDS"),
         Column::Right("KEYS THAT MOVE"),
     ]);
     let mut more = Vec::new();

@@ -4,10 +4,11 @@ use serde_json::{Value, json};
 
 use super::{delete, put, receipt, text_or_nothing, weights_of, weights_text};
 use crate::cli::address::Resource;
+use crate::cli::bars::share_bar;
 use crate::cli::client::Client;
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
-use crate::cli::table::{Cell, Column, Ink, Look, Table, share_bar};
+use crate::cli::table::{Cell, Column, Ink, Look, Table};
 use crate::cli::text::{Fields, percent, time};
 use crate::cli::verb_args::{ScopeArgs, SplitVerb};
 use crate::cli::weights::SplitArg;

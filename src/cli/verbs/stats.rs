@@ -79,7 +79,8 @@ fn stats_text(document: &Value, look: Look) -> String {
         Column::Right("P99"),
         Column::Right("IN FLIGHT"),
         Column::Text("FAILURES"),
-    ]);
+    ])
+    .dispensable(&["IN FLIGHT", "P90", "P50", "ROLE", "FAILURES"]);
     for version in document.list("versions") {
         table.row([
             text_or_nothing(version, "version").into(),
@@ -204,10 +205,16 @@ fn change(difference: Option<f64>, show: impl Fn(f64) -> String) -> Cell {
     }
 }
 
-/// Coloured where the second version is worse beyond chance.
+/// With a mark where it is worse, for those who see no colours.
+fn marked(ink: Ink, text: String) -> Cell {
+    Cell::new(ink, if ink == Ink::Bad { format!("▲{text}") } else { text })
+}
+
+/// Marked where the second version is worse beyond chance.
 fn worst_routes(document: &Value, look: Look) -> String {
     let heads = ["FAILURES A", "FAILURES B", "P50 A", "P50 B", "P90 A", "P90 B", "P99 A", "P99 B"].map(Column::Right);
     let mut table = Table::new([&[Column::Text("ROUTE")][..], &heads].concat());
+    table = table.dispensable(&["P90 A", "P90 B", "P50 A", "P50 B"]);
     for route in document.list("routes") {
         let (a, b) = (route.at("a"), route.at("b"));
         let worse = |key| if route.number(key).is_some_and(|n| n > 0.0) { Ink::Bad } else { Ink::Plain };
@@ -216,10 +223,10 @@ fn worst_routes(document: &Value, look: Look) -> String {
             format!("{}/{} ({rate})", whole(side, "failures_total"), whole(side, "requests"))
         };
         let mut row = vec![text_or_nothing(route, "route").into(), failed(a).into()];
-        row.push(Cell::new(worse("excess_failures"), failed(b)));
+        row.push(marked(worse("excess_failures"), failed(b)));
         for key in ["p50", "p90", "p99"] {
             row.push(quantile(a, key).into());
-            row.push(Cell::new(worse("excess_slow"), quantile(b, key)));
+            row.push(marked(worse("excess_slow"), quantile(b, key)));
         }
         table.row(row);
     }
@@ -290,7 +297,7 @@ mod tests {
             "p50             10 ms   10 ms           0\n",
             "p99            1.00 s  1.00 s     -200 ms\n",
             "acme    1/10 (10 %)  1/10 (10 %)\n",
-            "GET /orders/{id}  0/1000 (0 %)  20/1000 (2 %)  10 ms  10 ms      -      -  1.00 s  1.00 s\n",
+            "GET /orders/{id}  0/1000 (0 %)  ▲20/1000 (2 %)  10 ms  10 ms      -      -  1.00 s  1.00 s\n",
         ] {
             assert!(text.contains(part), "{part:?} is missing in:\n{text}");
         }

@@ -1,83 +1,28 @@
 //! `status` and `status -w`: how the proxy and its services stand.
 
-use std::time::Duration;
-
 use serde_json::Value;
 
 use super::services::summary_table;
 use super::text_or_nothing;
 use crate::cli::address::Resource;
-use crate::cli::args::Format;
 use crate::cli::client::Client;
-use crate::cli::error::{CliError, with_causes};
-use crate::cli::output::{Output, note, write};
+use crate::cli::error::CliError;
+use crate::cli::live::{Watched, watch};
+use crate::cli::output::Output;
 use crate::cli::table::{Cell, Column, Ink, Look, Table};
 use crate::cli::text::{Fields, clean, counted, span};
 use crate::cli::verb_args::StatusArgs;
-use crate::cli::watch::until_interrupted;
 
 /// Shows the status once, or again and again.
 pub(super) fn status(client: &Client, output: Output, args: &StatusArgs) -> Result<(), CliError> {
-    let document = client.get(&resource())?;
+    let resource = Resource::new(&["status"]);
+    let document = client.get(&resource)?;
     if !args.watch {
         return output.show(&document, |look| people(&document, look));
     }
-    let (client, interval) = (client.clone(), args.interval);
-    until_interrupted(output, move || watch(&client, output, interval, document))
-}
-
-fn resource() -> Resource {
-    Resource::new(&["status"])
-}
-
-/// Goes on when the server is away for a while: that is when one watches.
-fn watch(client: &Client, output: Output, interval: Duration, first: Value) -> Result<(), CliError> {
-    let redraws = output.is_terminal() && output.format() == Format::Table;
-    if redraws {
-        write("\x1b[2J")?;
-    }
-    let mut document = first;
-    let mut trouble: Option<String> = None;
-    loop {
-        match (&trouble, redraws) {
-            (_, true) => draw(output.measured(), &document, trouble.as_deref())?,
-            (Some(trouble), false) => note(trouble),
-            (None, false) => output.show_one(&document, |look| format!("{}\n", people(&document, look)))?,
-        }
-        std::thread::sleep(interval);
-        trouble = match client.get(&resource()) {
-            Ok(next) => {
-                document = next;
-                None
-            }
-            Err(e) if e.may_pass() => Some(with_causes(&e).lines().next().unwrap_or_default().to_owned()),
-            Err(e) => return Err(e),
-        };
-    }
-}
-
-fn draw(output: Output, document: &Value, trouble: Option<&str>) -> Result<(), CliError> {
-    let look = output.look();
-    let mut text = people(document, look);
-    if let Some(trouble) = trouble {
-        let line = look.paint(Ink::Bad, &format!("what follows is old: {trouble}"));
-        text = format!("{line}\n{text}");
-    }
-    write(&picture(&text, output.rows()))
-}
-
-/// A picture over the last one: from the top, each line cleared to its end, then everything below. Nothing is blank in
-/// between, so nothing flickers. Long lines end at the edge rather than push others down, and terminals that can hold a
-/// picture back until it is whole are told to.
-fn picture(text: &str, rows: Option<usize>) -> String {
-    let rows = rows.unwrap_or(usize::MAX).saturating_sub(1).max(1);
-    let mut picture = "\x1b[?2026h\x1b[?7l\x1b[H".to_owned();
-    for line in text.lines().take(rows) {
-        picture.push_str(line);
-        picture.push_str("\x1b[K\n");
-    }
-    picture.push_str("\x1b[J\x1b[?7h\x1b[?2026l");
-    picture
+    let no_news = &["uptime_seconds"];
+    let watched = Watched { resource, every: args.interval, people, is_over: |_| false, no_news };
+    watch(&client.silent(), output, document, &watched)
 }
 
 /// The process in two lines, then its services, then what to look at.
@@ -136,7 +81,8 @@ fn fleet(fleet: &Value, look: Look) -> String {
         Column::Right("REVISION"),
         Column::Right("LAG"),
         Column::Left("HEALTH"),
-    ]);
+    ])
+    .dispensable(&["LAG"]);
     for member in members {
         let health = text_or_nothing(member, "health");
         let ink = if health == "ok" { Ink::Good } else { Ink::Warn };
@@ -197,12 +143,5 @@ b-2 (this one)  0.1.0    standby         7    2  refused
         assert_eq!(fleet(&Value::Null, Look::default()), "");
         let alone = fleet(&json!({ "role": "alone", "members": [] }), Look::default());
         assert!(alone.starts_with("cut off from the fleet"), "{alone}");
-    }
-
-    #[test]
-    fn a_picture_covers_the_last_one_and_fits() {
-        let expected = "\x1b[?2026h\x1b[?7l\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J\x1b[?7h\x1b[?2026l";
-        assert_eq!(picture("a\nb\nc\n", Some(3)), expected);
-        assert_eq!(picture("a\nb\n", None), expected);
     }
 }

@@ -12,7 +12,7 @@ use crate::cli::text::Fields;
 /// Asks for the upgrade, waits until the new process serves, and says which one that is.
 pub(super) fn upgrade(client: &Client, output: Output) -> Result<(), CliError> {
     let asked = Asked { method: Method::POST, resource: Resource::new(&["upgrade"]), body: None, if_revision: &None };
-    let answer = client.patient().change(asked)?;
+    let answer = client.patient().doing("starting a new process, which takes over when it serves").change(asked)?;
     output.show(&answer, |_| people(&answer))
 }
 

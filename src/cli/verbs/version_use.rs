@@ -79,9 +79,10 @@ fn people(report: &Value, look: Look) -> String {
         Column::Text("TENANT"),
         Column::Right("REQUESTS"),
         Column::Right("FAILURES"),
-        Column::Left("LAST SEEN"),
+        Column::Whole("LAST SEEN"),
         Column::Left("BY"),
-    ]);
+    ])
+    .dispensable(&["BY"]);
     for tenant in report.list("tenants") {
         let number = |key| tenant.count(key).unwrap_or_default().to_string();
         table.row([
