@@ -7,7 +7,8 @@ use std::io::{Read as _, Write as _};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use axum::response::Response;
+use axum::http::header;
+use axum::response::{IntoResponse as _, Response};
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
 use serde_json::{Value, json};
 use vt100::Parser;
@@ -382,4 +383,81 @@ fn a_wait_is_explained_on_the_terminal_only() {
     assert_eq!(terminal.ended(), 0);
     assert_eq!(terminal.shows().trim(), "reloaded, nothing changed (revision 3)");
     assert_eq!(fake.run(&["reload"]).done(), "reloaded, nothing changed (revision 3)\n");
+}
+
+/// An API whose canary is rolled back when `bad` is set, with the event on the stream.
+fn shifting(bad: &Arc<Mutex<bool>>) -> Fake {
+    let bad = bad.clone();
+    Fake::new(move |seen, _| {
+        let bad_now = *bad.lock().unwrap();
+        if seen.header("accept") == Some("text/event-stream") {
+            // The stream is open until something happens, as a long poll.
+            let begin = Instant::now();
+            while !*bad.lock().unwrap() && begin.elapsed() < Duration::from_secs(3) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let new = seen.header("last-event-id") == Some("7") && *bad.lock().unwrap();
+            let text = if new { format!("id: 8\ndata: {}\n\n", rollback(8)) } else { ": nothing\n\n".to_owned() };
+            return ([(header::CONTENT_TYPE, "text/event-stream")], text).into_response();
+        }
+        match seen.line.split(['?', ' ']).nth(1).unwrap_or_default() {
+            "/v1/status" if bad_now => ok(&status(0.0, json!({"version": LONG_VERSION}))),
+            "/v1/status" => ok(&status(10.0, Value::Null)),
+            "/v1/events" => ok(
+                &json!({"events": [{"id": 7, "at": "2026-01-02T03:04:05Z", "kind": "split_set", "service": LONG, "author": {"kind": "file"}}], "next": null}),
+            ),
+            _ => ok(&answers(&seen.line)),
+        }
+    })
+}
+
+#[test]
+fn top_shows_a_rollback_at_once_and_gives_the_terminal_back() {
+    let bad = Arc::new(Mutex::new(false));
+    let fake = shifting(&bad);
+    let mut terminal = Terminal::run(&fake, &["top"], (40, 120), &[]);
+    terminal.until_shown("Services");
+    terminal.until("statistics", |p| p.screen().contents().contains("go back"));
+    assert!(terminal.shows().contains("split_set"), "{}", terminal.shows());
+    *bad.lock().unwrap() = true;
+    let took = terminal.until("the rollback", |p| {
+        let text = p.screen().contents();
+        text.contains("03:04:05  rollback") && text.contains("rolled back")
+    });
+    assert!(took < Duration::from_secs(2), "after {took:?}");
+    terminal.press("\r");
+    terminal.until_shown("Worst tenants");
+    terminal.press("?");
+    terminal.until_shown("hold the picture still");
+    terminal.press("x");
+    terminal.resize(14, 50);
+    terminal.until("the smaller screen", |p| {
+        p.screen().contents().contains("┘") && p.screen().contents().lines().count() <= 14
+    });
+    terminal.press("q");
+    assert_eq!(terminal.ended(), 0);
+    terminal.is_restored();
+}
+
+#[test]
+fn top_survives_a_server_that_goes_away() {
+    let away = Arc::new(Mutex::new(false));
+    let gone = away.clone();
+    let fake = Fake::new(move |seen, _| match *gone.lock().unwrap() {
+        true => problem(503, json!({"title": "Draining"})),
+        false if seen.header("accept") == Some("text/event-stream") => problem(503, json!({"title": "Not yet"})),
+        false => ok(&answers(&seen.line)),
+    });
+    let mut terminal = Terminal::run(&fake, &["top", "--interval", "100ms"], (40, 120), &[("NO_COLOR", "1")]);
+    terminal.until_shown("Services");
+    *away.lock().unwrap() = true;
+    terminal.until_shown("reconnecting… Draining");
+    *away.lock().unwrap() = false;
+    terminal.until("the server", |p| !p.screen().contents().contains("reconnecting"));
+    assert!(!terminal.bytes().contains("\x1b[38;5"), "no colours");
+    terminal.press("\x03");
+    assert_eq!(terminal.ended(), 0);
+    terminal.is_restored();
+    let ran = fake.run(&["top"]);
+    assert!(ran.clone().failed(2).contains("status -w -o json"), "{ran:?}");
 }

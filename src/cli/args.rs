@@ -10,7 +10,7 @@ use super::rollout_args::{RolloutVerb, SimulateArgs};
 use super::verb_args::{BaselineArgs, KeysVerb, NotifyVerb, ReleaseArgs};
 use super::verb_args::{
     CompareArgs, EventsArgs, ExplainArgs, HoldArgs, MaintenanceVerb, PinArgs, RollbackArgs, ServicesVerb, ShadowArgs,
-    SplitVerb, StatsArgs, StatusArgs, TenantsVerb, UnpinArgs, VersionsVerb,
+    SplitVerb, StatsArgs, StatusArgs, TenantsVerb, TopArgs, UnpinArgs, VersionsVerb,
 };
 
 /// Where the admin API listens unless it is told otherwise.
@@ -114,6 +114,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Whether the proxy takes traffic; for health checks
     Health,
+    /// Services, versions and evidence on one screen, always fresh
+    Top(TopArgs),
     /// Services of the proxy
     Services {
         /// What to do; without it, the list.

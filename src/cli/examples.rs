@@ -12,6 +12,8 @@ const EXAMPLES: &[&str] = &[
     "switchback status",
     "switchback status -w --interval 1s",
     "switchback status -o json",
+    "switchback top",
+    "switchback top --service accounting",
     "switchback services list",
     "switchback services get accounting",
     "switchback split get accounting",

@@ -11,7 +11,7 @@ use super::examples::of;
 /// Every verb, by what one wants to do.
 const GROUPS: [(&str, &[&str]); 5] = [
     ("Run the proxy", &["serve", "check", "health", "reload", "upgrade", "demo"]),
-    ("See what goes on", &["status", "services", "stats", "compare", "shadow", "explain", "events"]),
+    ("See what goes on", &["status", "top", "services", "stats", "compare", "shadow", "explain", "events"]),
     ("Steer traffic", &["split", "rollback", "pin", "unpin", "versions", "baseline", "tenants", "maintenance"]),
     ("Move step by step", &["rollout", "simulate", "hold", "release", "freeze", "unfreeze", "snapshot"]),
     ("Set up", &["import", "notify", "keys", "schema", "completions", "man", "version", "help"]),

@@ -26,6 +26,7 @@ mod signals;
 mod stream;
 mod table;
 mod text;
+mod top;
 mod values;
 mod verb_args;
 mod verbs;

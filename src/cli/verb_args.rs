@@ -20,6 +20,17 @@ pub struct StatusArgs {
     pub interval: Duration,
 }
 
+/// `top`.
+#[derive(Args)]
+pub struct TopArgs {
+    /// Only this service, with its detail
+    #[arg(long, value_name = "SERVICE", value_parser = NonEmptyStringValueParser::new())]
+    pub service: Option<String>,
+    /// Time between two looks
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
+    pub interval: Duration,
+}
+
 /// `services …`.
 #[derive(Subcommand)]
 pub enum ServicesVerb {

@@ -39,6 +39,7 @@ use super::verb_args::{ChangeArgs, HowArgs};
 /// Does what the command says.
 pub(super) fn call(command: Command, client: &Client, output: Output) -> Result<(), CliError> {
     match command {
+        Command::Top(args) => super::top::top(client, output, &args),
         Command::Status(args) => status::status(client, output, &args),
         Command::Health => health::health(client, output),
         Command::Services { verb } => services::services(client, output, verb.as_ref()),
