@@ -4,12 +4,14 @@
 //! takes room. Windows know no clock and no lock: whoever owns them brings both.
 
 mod carry;
+mod series;
 
 use std::collections::{HashMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
 pub use self::carry::CarriedWindows;
+pub use self::series::{Point, Series, VersionSeries};
 use super::latency::{BUCKETS, SparseCounts, quantile};
 use super::outcome::FailureKind;
 use super::route_window::{RouteStats, RouteWindows};
@@ -451,11 +453,11 @@ mod tests {
     use super::*;
     use crate::telemetry::latency::{bucket_of, upper_edge};
 
-    fn service() -> ServiceName {
+    pub(super) fn service() -> ServiceName {
         ServiceName::new("accounting").unwrap()
     }
 
-    fn reading(requests: u64, failed: u64, latency_us: u64) -> TotalsReading {
+    pub(super) fn reading(requests: u64, failed: u64, latency_us: u64) -> TotalsReading {
         let mut latency = vec![0; BUCKETS];
         latency[bucket_of(latency_us)] = requests as u32;
         TotalsReading {
