@@ -50,6 +50,12 @@ impl CookieSigner {
         tag.and_then(|tag| tag.as_ref().first_chunk().copied()).map_or(0, u64::from_le_bytes)
     }
 
+    /// Keys for another purpose that follow from these and tell nothing about them, the one that signs first.
+    pub fn derive(&self, purpose: &str) -> Vec<hmac::Key> {
+        let derived = self.keys.iter().map(|key| sign(key, "derive", purpose, &[]));
+        derived.map(|tag| hmac::Key::new(hmac::HMAC_SHA256, tag.as_ref())).collect()
+    }
+
     /// The keys, the one that signs first.
     pub(super) fn keys(&self) -> &[hmac::Key] {
         &self.keys

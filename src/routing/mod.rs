@@ -26,7 +26,7 @@ mod stream;
 mod tenant;
 
 pub use budget::RescueBudget;
-pub use cookie::CookieSigner;
+pub use cookie::{CookieSigner, all as cookies};
 pub use decide::{Decision, Drawn, Head, Refusal, Silent, SplitOwner, Trace, decide, split_for, tenant_hash};
 pub use deprecation::DeprecationHeaders;
 pub use endpoints::{Endpoint, EndpointSet, InUse};

@@ -35,6 +35,8 @@ pub struct Routes {
     pub services: Vec<Arc<ServiceRoute>>,
     /// Groups of each tenant that is in any, by name.
     pub groups: Arc<HashMap<TenantName, Box<[GroupName]>>>,
+    /// Signs the cookies that the services issue, and what else must hold at every proxy.
+    pub signer: Arc<CookieSigner>,
     /// Whether any service keeps sessions.
     sessions: bool,
 }
@@ -150,6 +152,7 @@ impl Routes {
             matcher: Arc::default(),
             services: Vec::new(),
             groups: Arc::default(),
+            signer: Arc::new(CookieSigner::new([])),
             sessions: false,
         }
     }
@@ -182,6 +185,7 @@ impl Routes {
             matcher: Arc::new(Matcher::new(structure.services.values().map(|s| &**s))),
             services: services.collect::<Result<_, CompileError>>()?,
             groups: Arc::new(groups.into_iter().map(|(t, g)| (t, g.into_boxed_slice())).collect()),
+            signer: context.signer.clone(),
             sessions: structure.services.values().any(|s| s.sticky.iter().any(|s| s.session.is_some())),
         })
     }
@@ -216,6 +220,7 @@ impl Routes {
             matcher: self.matcher.clone(),
             services,
             groups: self.groups.clone(),
+            signer: context.signer.clone(),
             sessions: self.sessions,
         })
     }
