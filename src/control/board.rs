@@ -114,6 +114,22 @@ impl Board {
         reports
     }
 
+    /// The reports of a service with the most evidence against the canary, that first; at most `limit`.
+    pub fn worst(&self, service: &ServiceName, limit: usize) -> Vec<(ScopeKey, ComparisonReport)> {
+        let reports = self.lock();
+        let mut all: Vec<_> = reports.iter().filter(|(key, _)| key.service == *service).collect();
+        let order = |(a, x): &(&ScopeKey, &ComparisonReport), (b, y): &(&ScopeKey, &ComparisonReport)| {
+            y.log_evidence.total_cmp(&x.log_evidence).then_with(|| a.cmp(b))
+        };
+        // There may be as many as tenants; only those that are wanted are put in order and copied.
+        if all.len() > limit && limit > 0 {
+            all.select_nth_unstable_by(limit - 1, order);
+        }
+        all.truncate(limit);
+        all.sort_by(order);
+        all.into_iter().map(|(key, report)| (key.clone(), report.clone())).collect()
+    }
+
     /// The worst verdict of a service over all its scopes: breach before not enough evidence before healthy.
     pub fn verdict(&self, service: &ServiceName) -> Option<Verdict> {
         let rank = |v: &Verdict| match v {
