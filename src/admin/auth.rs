@@ -13,7 +13,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::context::{Cx, Shared};
 use super::problem::Problem;
-use crate::config::{AdminSettings, Role};
+use crate::config::{AdminSettings, Role, Token};
 use crate::model::Author;
 
 /// Author of changes where no token is needed.
@@ -31,6 +31,21 @@ pub(super) struct Caller {
 }
 
 impl Caller {
+    /// Whoever holds this token.
+    pub(super) fn of(token: &Token) -> Self {
+        Self { name: token.name.clone(), role: token.role, sha256: Some(token.sha256) }
+    }
+
+    /// Name of the token; `local` where no token is needed.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the token may do.
+    pub(super) fn role(&self) -> Role {
+        self.role
+    }
+
     /// The author of what the caller changes.
     pub(super) fn author(&self) -> Author {
         Author::Person { name: self.name.clone() }
@@ -73,32 +88,41 @@ fn identify(cx: &Shared, headers: &HeaderMap, peer: IpAddr) -> Result<Caller, Pr
     if tokens.is_empty() {
         return local(cx);
     }
-    let now = cx.now();
-    if cx.throttle.must_wait(peer, now) {
-        let detail = "too many wrong tokens from this address; wait a second";
-        return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", detail).retry_after(1));
-    }
+    must_not_wait(cx, peer)?;
     let Some(given) = bearer(headers)? else {
         let detail = "a token is needed: send it as \"Authorization: Bearer TOKEN\"";
         return Err(unauthorized(detail, "Bearer realm=\"switchback\""));
     };
+    known_token(cx, tokens, given, peer)
+        .map(Caller::of)
+        .ok_or_else(|| unauthorized("the token is not known", "Bearer realm=\"switchback\", error=\"invalid_token\""))
+}
+
+/// Refuses an address that has sent too many wrong tokens. Asked before a token is looked at.
+pub(super) fn must_not_wait(cx: &Shared, peer: IpAddr) -> Result<(), Problem> {
+    if !cx.throttle.must_wait(peer, cx.now()) {
+        return Ok(());
+    }
+    let detail = "too many wrong tokens from this address; wait a second";
+    Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", detail).retry_after(1))
+}
+
+/// The token that was given; one that is not known counts against the address.
+pub(super) fn known_token<'t>(cx: &Shared, tokens: &'t [Token], given: &[u8], peer: IpAddr) -> Option<&'t Token> {
     let given = digest(&SHA256, given);
     // Every token is compared in full and none is left out, so that the time tells nothing about a guess.
     let matched = tokens.iter().fold(None, |found, token| {
         if bool::from(token.sha256.as_slice().ct_eq(given.as_ref())) { Some(token) } else { found }
     });
-    match matched {
-        Some(token) => Ok(Caller { name: token.name.clone(), role: token.role, sha256: Some(token.sha256) }),
-        None => {
-            cx.throttle.wrong(peer, now);
-            Err(unauthorized("the token is not known", "Bearer realm=\"switchback\", error=\"invalid_token\""))
-        }
+    if matched.is_none() {
+        cx.throttle.wrong(peer, cx.now());
     }
+    matched
 }
 
 /// Without tokens everyone is let in, but only where strangers cannot come: a reload may have removed the tokens of a
 /// listener that is open to other machines.
-fn local(cx: &Shared) -> Result<Caller, Problem> {
+pub(super) fn local(cx: &Shared) -> Result<Caller, Problem> {
     if cx.listen.ip().to_canonical().is_loopback() {
         return Ok(Caller { name: LOCAL.to_owned(), role: Role::Admin, sha256: None });
     }

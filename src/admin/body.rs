@@ -40,7 +40,8 @@ impl<T: DeserializeOwned + Default> FromRequest<Cx> for MaybeBody<T> {
     }
 }
 
-async fn receive(request: Request, cx: &Cx) -> Result<(HeaderMap, Vec<u8>), Problem> {
+/// The headers and the whole body.
+pub(super) async fn receive(request: Request, cx: &Cx) -> Result<(HeaderMap, Vec<u8>), Problem> {
     let limit = cx.control.view().settings.admin.body_size;
     let (parts, body) = request.into_parts();
     let mut stream = body.into_data_stream();

@@ -65,19 +65,19 @@ pub(super) struct Difference {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct TenantComparison {
     #[schema(value_type = String)]
-    tenant: TenantName,
-    a: TenantCounts,
-    b: TenantCounts,
+    pub tenant: TenantName,
+    pub a: TenantCounts,
+    pub b: TenantCounts,
 }
 
 /// One tenant on one version.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub(super) struct TenantCounts {
-    requests: u64,
-    failures: u64,
+    pub requests: u64,
+    pub failures: u64,
     /// 0 to 1; none without requests.
     #[schema(required)]
-    error_rate: Option<f64>,
+    pub error_rate: Option<f64>,
 }
 
 /// Two versions side by side
@@ -160,7 +160,9 @@ impl TenantCounts {
     }
 }
 
-fn worst_tenants(
+/// The tenants with the most failures on `b`. Reads up to fifty thousand tenants: milliseconds that other requests of a
+/// thread should not wait.
+pub(super) fn worst_tenants(
     cx: &Shared,
     service: &ServiceName,
     a: &VersionName,

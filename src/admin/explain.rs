@@ -21,16 +21,16 @@ use crate::routing::{Head, explain, has_prefix};
 pub(super) struct ExplainAnswer {
     /// The service that the request belongs to, which may be another one; none when it is refused.
     #[schema(required)]
-    service: Option<String>,
+    pub service: Option<String>,
     #[schema(required)]
-    tenant: Option<String>,
+    pub tenant: Option<String>,
     /// The version that serves it; none when it is refused.
     #[schema(required)]
-    version: Option<String>,
-    endpoints: Vec<String>,
+    pub version: Option<String>,
+    pub endpoints: Vec<String>,
     /// The path as the endpoint sees it.
-    path: String,
-    steps: Vec<StepAnswer>,
+    pub path: String,
+    pub steps: Vec<StepAnswer>,
 }
 
 /// One step of a decision.
@@ -38,9 +38,9 @@ pub(super) struct ExplainAnswer {
 #[schema(as = Step)]
 pub(super) struct StepAnswer {
     /// What was looked at.
-    step: &'static str,
+    pub step: &'static str,
     /// What came of it, as a sentence.
-    detail: String,
+    pub detail: String,
 }
 
 /// The made-up request.
@@ -74,7 +74,12 @@ pub(super) async fn explain_request(
 ) -> Result<Json<ExplainAnswer>, Problem> {
     let parameters = parameters.only(&["tenant", "key", "path", "host", "method", "address"], &["header"])?;
     let found = Found::service(&cx, &names.service()?)?;
-    let request = make_up(&found, &parameters)?;
+    explained(&found, &parameters).map(Json)
+}
+
+/// The chain of decisions for the request that the parameters describe.
+pub(super) fn explained(found: &Found, parameters: &Parameters) -> Result<ExplainAnswer, Problem> {
+    let request = make_up(found, parameters)?;
     let head = Head {
         method: &request.method,
         host: &request.host,
@@ -87,14 +92,14 @@ pub(super) async fn explain_request(
     };
     let explanation = explain(&found.view.routes, &head);
     let steps = explanation.steps.into_iter().map(|s| StepAnswer { step: s.step, detail: s.detail });
-    Ok(Json(ExplainAnswer {
+    Ok(ExplainAnswer {
         service: explanation.service,
         tenant: explanation.tenant,
         version: explanation.version,
         endpoints: explanation.endpoints,
         path: explanation.path,
         steps: steps.collect(),
-    }))
+    })
 }
 
 fn make_up(found: &Found, parameters: &Parameters) -> Result<MadeUp, Problem> {

@@ -37,12 +37,12 @@ pub(super) struct FreezeBody {
 #[schema(as = Freeze)]
 pub(super) struct FreezeAnswer {
     #[schema(value_type = AuthorSchema)]
-    author: Author,
-    reason: String,
-    since: String,
+    pub author: Author,
+    pub reason: String,
+    pub since: String,
     /// When it ends by itself; null: when somebody ends it.
     #[schema(required)]
-    until: Option<String>,
+    pub until: Option<String>,
 }
 
 /// How it stands.

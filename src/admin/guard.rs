@@ -12,21 +12,24 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::context::{Cx, Shared};
+use super::pages;
 use super::problem::{Problem, echo};
 
 /// Refuses what is not meant for us; adds what every answer should say.
 pub(super) async fn check(State(cx): State<Cx>, request: Request, next: Next) -> Response {
     let private = request.uri().path().starts_with("/v1");
+    let for_people = pages::is_for_people(&request);
     let mut response = match admit(&cx, &request) {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     };
+    if for_people {
+        response = pages::dressed(&cx, None, response);
+    }
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(
-        header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
-    );
+    let nothing = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(nothing);
     if private {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
@@ -42,7 +45,7 @@ fn admit(cx: &Shared, request: &Request) -> Result<(), Problem> {
         return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, "unknown_host", detail));
     }
     if !request.method().is_safe() {
-        check_origin(request.headers(), host)?;
+        check_origin(request.headers(), host, pages::is_page(request.uri().path()))?;
     }
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > settings.body_size) && *request.method() != Method::GET {
@@ -104,8 +107,10 @@ fn split_port(host: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Browsers say where a change comes from; programs say nothing.
-fn check_origin(headers: &HeaderMap, host: &str) -> Result<(), Problem> {
+/// Browsers say where a change comes from; programs say nothing. Our own pages tell nobody where they are, so a form of
+/// theirs comes from the origin `null`, as does one of a stranger's sandbox: they are told apart by what the form has to
+/// bring, a word that only our pages know, and by `Sec-Fetch-Site`.
+fn check_origin(headers: &HeaderMap, host: &str, form: bool) -> Result<(), Problem> {
     let foreign = |what: &str| {
         let detail = format!("{what}; changes are taken from pages of this host only");
         Problem::new(StatusCode::FORBIDDEN, "foreign_origin", detail)
@@ -117,6 +122,9 @@ fn check_origin(headers: &HeaderMap, host: &str) -> Result<(), Problem> {
     }
     for origin in headers.get_all(header::ORIGIN) {
         let text = origin.to_str().unwrap_or_default();
+        if form && text == "null" {
+            continue;
+        }
         let authority = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
         if !authority.is_some_and(|a| a.eq_ignore_ascii_case(host)) {
             return Err(foreign(&format!("the request comes from the origin {:?}", echo(text))));
@@ -175,13 +183,15 @@ mod tests {
                 .iter()
                 .map(|(n, v)| (axum::http::HeaderName::from_static(n), HeaderValue::from_static(v)))
                 .collect();
-            check_origin(&headers, "localhost:9900").is_ok()
+            check_origin(&headers, "localhost:9900", false).is_ok()
         };
         assert!(check(&[]) && check(&[("origin", "http://localhost:9900")]) && check(&[("sec-fetch-site", "none")]));
         assert!(check(&[("origin", "https://LOCALHOST:9900"), ("sec-fetch-site", "same-origin")]));
         for bad in ["null", "http://localhost", "http://evil.example.com", "http://localhost:9900.evil.com", ""] {
             assert!(!check(&[("origin", bad)]), "{bad}");
         }
+        let null = [(header::ORIGIN, HeaderValue::from_static("null"))].into_iter().collect();
+        assert!(check_origin(&null, "localhost:9900", true).is_ok(), "a form of our own pages");
         for bad in ["cross-site", "same-site", "Same-Origin", ""] {
             assert!(!check(&[("sec-fetch-site", bad)]), "{bad}");
         }

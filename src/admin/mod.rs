@@ -26,6 +26,7 @@ mod keys;
 mod maintenance;
 mod notify;
 mod openapi;
+mod pages;
 mod parameters;
 mod precondition;
 mod problem;

@@ -34,6 +34,15 @@ pub(super) struct Problem {
     challenge: Option<&'static str>,
 }
 
+/// What a problem says, beside its answer: whoever shows it to people in another form finds it there.
+#[derive(Debug, Clone)]
+pub(super) struct Told {
+    /// In a few words.
+    pub title: String,
+    /// What went wrong this time, and what would be allowed.
+    pub detail: String,
+}
+
 /// One field that is wrong.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct FieldError {
@@ -276,7 +285,9 @@ impl IntoResponse for Problem {
             suggestion: self.suggestion.map(String::from),
             current_revision: self.current_revision,
         };
+        let told = Told { title: body.title.clone(), detail: body.detail.clone() };
         let mut response = (self.status, axum::Json(body)).into_response();
+        response.extensions_mut().insert(told);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = self.retry_after {

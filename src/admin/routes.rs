@@ -10,8 +10,8 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 use super::context::{Cx, Shared};
 use super::problem::Problem;
 use super::{
-    AdminParts, auth, changes, compare, events, explain, freeze, guard, keys, maintenance, notify, openapi, rollouts,
-    services, shadow, simulate, snapshot_diff, snapshots, splits, stats, status, version_tenants, versions,
+    AdminParts, auth, changes, compare, events, explain, freeze, guard, keys, maintenance, notify, openapi, pages,
+    rollouts, services, shadow, simulate, snapshot_diff, snapshots, splits, stats, status, version_tenants, versions,
 };
 use crate::config::Role;
 
@@ -30,17 +30,22 @@ pub(super) struct Route {
     pub path: &'static str,
     /// The role that it takes; none: open to everyone who reaches the listener.
     pub role: Option<Role>,
-    handler: MethodRouter<Cx>,
+    /// Whether it is a page for people rather than a part of the API: who asks is known by a session instead of a token,
+    /// refusals are pages, and the API's description leaves it out.
+    pub page: bool,
+    /// Who answers.
+    pub handler: MethodRouter<Cx>,
 }
 
 /// The whole API as a service, without a socket.
 pub fn router(parts: AdminParts) -> Router {
-    let description = openapi::document(&table());
+    let description = openapi::document(&api());
     let description = serde_json::to_vec(&description).unwrap_or_default();
     let cx: Cx = Arc::new(Shared::new(parts, description.into()));
     let mut router = Router::new();
-    for Route { path, role, handler, .. } in table() {
+    for Route { path, role, page, handler, .. } in table() {
         let handler = match role {
+            _ if page => handler.route_layer(from_fn_with_state(pages::Gate { cx: cx.clone(), role }, pages::require)),
             Some(role) => handler.route_layer(from_fn_with_state((cx.clone(), role), auth::require)),
             None => handler,
         };
@@ -58,7 +63,14 @@ pub fn router(parts: AdminParts) -> Router {
 
 /// Every route.
 pub(super) fn table() -> Vec<Route> {
-    let open = |path, handler| Route { method: Method::GET, path, role: None, handler };
+    let mut all = api();
+    all.extend(pages::routes());
+    all
+}
+
+/// Every route of the API.
+pub(super) fn api() -> Vec<Route> {
+    let open = |path, handler| Route { method: Method::GET, path, role: None, page: false, handler };
     let mut all = vec![
         open("/livez", get(status::livez)),
         open("/readyz", get(status::readyz)),
@@ -72,7 +84,7 @@ pub(super) fn table() -> Vec<Route> {
 }
 
 fn reading() -> Vec<Route> {
-    let read = |path, handler| Route { method: Method::GET, path, role: Some(Role::Viewer), handler };
+    let read = |path, handler| Route { method: Method::GET, path, role: Some(Role::Viewer), page: false, handler };
     vec![
         read("/v1/status", get(status::get_status)),
         read("/v1/services", get(services::list_services)),
@@ -103,13 +115,14 @@ fn reading() -> Vec<Route> {
             method: Method::POST,
             path: "/v1/simulate",
             role: Some(Role::Viewer),
+            page: false,
             handler: post(simulate::simulate_rollout),
         },
     ]
 }
 
 fn changing() -> Vec<Route> {
-    let route = |role, method, path, handler| Route { method, path, role: Some(role), handler };
+    let route = |role, method, path, handler| Route { method, path, role: Some(role), page: false, handler };
     let operate = |method, path, handler| route(Role::Operator, method, path, handler);
     let administer = |method, path, handler| route(Role::Admin, method, path, handler);
     let (put_, delete_, post_) = (Method::PUT, Method::DELETE, Method::POST);
@@ -148,7 +161,7 @@ fn changing() -> Vec<Route> {
 
 /// What people do with rollouts.
 fn leading() -> Vec<Route> {
-    let lead = |path, handler| Route { method: Method::POST, path, role: Some(Role::Operator), handler };
+    let lead = |path, handler| Route { method: Method::POST, path, role: Some(Role::Operator), page: false, handler };
     vec![
         lead("/v1/rollouts", post(rollouts::start_rollout)),
         lead("/v1/rollouts/{id}/pause", post(rollouts::verbs::pause_rollout)),

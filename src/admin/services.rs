@@ -34,47 +34,47 @@ const SUMMARY_MS: u64 = 60_000;
 #[schema(as = ServiceSummary)]
 pub(super) struct ServiceSummary {
     #[schema(value_type = String)]
-    name: ServiceName,
+    pub name: ServiceName,
     #[schema(value_type = String)]
-    baseline: VersionName,
+    pub baseline: VersionName,
     /// Percent by version, in effect.
     #[schema(value_type = BTreeMap<String, f64>)]
-    weights: Weights,
+    pub weights: Weights,
     /// What was asked for, while a brake holds some of it back.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<BTreeMap<String, f64>>)]
-    intended: Option<Weights>,
+    pub intended: Option<Weights>,
     #[schema(required)]
-    hold: Option<HoldAnswer>,
+    pub hold: Option<HoldAnswer>,
     #[schema(required)]
-    rolled_back: Option<RolledBackAnswer>,
+    pub rolled_back: Option<RolledBackAnswer>,
     /// What its clients are told while it is in maintenance.
     #[schema(required)]
-    maintenance: Option<MaintenanceAnswer>,
+    pub maintenance: Option<MaintenanceAnswer>,
     /// Tenants that are in maintenance by themselves.
-    tenants_in_maintenance: usize,
+    pub tenants_in_maintenance: usize,
     /// Versions that get no traffic because somebody disabled them.
     #[schema(value_type = Vec<String>)]
-    disabled_versions: Vec<VersionName>,
+    pub disabled_versions: Vec<VersionName>,
     /// Versions whose endpoints' certificates are not verified.
     #[schema(value_type = Vec<String>)]
     unverified_versions: Vec<VersionName>,
     /// Tenants with a split of their own.
-    own_splits: usize,
+    pub own_splits: usize,
     /// The rollout that is not over, if there is one: `id`, `to`, `phase`, `step`, and whether it is `paused`.
     #[schema(required)]
-    rollout: Option<Value>,
+    pub rollout: Option<Value>,
     /// Over the last minute.
-    requests_per_second: f64,
+    pub requests_per_second: f64,
     /// Over the last minute, 0 to 1; none without requests.
     #[schema(required)]
-    error_rate: Option<f64>,
+    pub error_rate: Option<f64>,
     /// The worst verdict over all tenants; none while nothing is compared.
     #[schema(required, value_type = Option<String>)]
-    verdict: Option<Verdict>,
+    pub verdict: Option<Verdict>,
     /// Endpoints that are up, and all, by version.
     #[schema(value_type = BTreeMap<String, Vec<usize>>)]
-    healthy_endpoints: BTreeMap<VersionName, (usize, usize)>,
+    pub healthy_endpoints: BTreeMap<VersionName, (usize, usize)>,
 }
 
 /// Every service.
@@ -226,7 +226,8 @@ pub(super) fn summaries(cx: &Shared, view: &View) -> Vec<ServiceSummary> {
     view.routes.services.iter().map(|route| summary(cx, view, route)).collect()
 }
 
-fn summary(cx: &Shared, view: &View, route: &ServiceRoute) -> ServiceSummary {
+/// A service in a line.
+pub(super) fn summary(cx: &Shared, view: &View, route: &ServiceRoute) -> ServiceSummary {
     let (live, now) = (&route.state, cx.now());
     let name = &route.spec.name;
     let split = SplitAnswer::new(live, &live.split, &Scope::Service);

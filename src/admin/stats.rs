@@ -53,25 +53,25 @@ pub(super) struct VersionStatsAnswer {
     #[schema(value_type = String)]
     pub version: VersionName,
     /// `baseline`, `canary`, `idle`, or `gone` for a version that was removed.
-    role: &'static str,
+    pub role: &'static str,
     /// Percent in effect; none for a version that was removed.
     #[schema(required, value_type = Option<f64>)]
-    share: Option<BasisPoints>,
+    pub share: Option<BasisPoints>,
     pub requests: u64,
-    requests_per_second: f64,
+    pub requests_per_second: f64,
     /// Failures by kind: `status`, `grpc`, `connect`, `timeout`, `reset`.
     #[schema(value_type = BTreeMap<String, u64>)]
-    failures: BTreeMap<&'static str, u64>,
+    pub failures: BTreeMap<&'static str, u64>,
     pub failures_total: u64,
     /// 0 to 1; none without requests.
     #[schema(required)]
     pub error_rate: Option<f64>,
-    client_aborts: u64,
+    pub client_aborts: u64,
     pub latency: LatencyAnswer,
     /// On their way now; 0 for a single route.
-    in_flight: i64,
+    pub in_flight: i64,
     /// WebSockets, server-sent events and gRPC calls that are open now; of the service, not of one tenant or route.
-    streams: i64,
+    pub streams: i64,
 }
 
 /// Percentiles of the time until the response header, seconds.

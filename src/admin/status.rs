@@ -11,7 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Upgraded;
-use super::context::Cx;
+use super::context::{Cx, Shared};
 use super::freeze::{FreezeAnswer, now_ms};
 use super::problem::Problem;
 use super::services::{ServiceSummary, summaries, unverified};
@@ -30,33 +30,33 @@ pub(super) struct StatusAnswer {
     instance: String,
     version: &'static str,
     /// Revision of the state.
-    revision: u64,
+    pub revision: u64,
     started: String,
     uptime_seconds: f64,
-    ready: bool,
-    draining: bool,
+    pub ready: bool,
+    pub draining: bool,
     /// Whether changes are refused because the process runs on the last good copy of its state.
-    read_only: bool,
+    pub read_only: bool,
     /// Set while no automation may advance anything.
     #[schema(required)]
-    freeze: Option<FreezeAnswer>,
-    store: StoreStatus,
+    pub freeze: Option<FreezeAnswer>,
+    pub store: StoreStatus,
     /// The processes that share the store; none when this one is alone with it.
     #[schema(required)]
-    fleet: Option<FleetAnswer>,
+    pub fleet: Option<FleetAnswer>,
     proxy: ProxyAnswer,
-    services: Vec<ServiceSummary>,
+    pub services: Vec<ServiceSummary>,
     /// What somebody should look at.
-    warnings: Vec<String>,
+    pub warnings: Vec<String>,
 }
 
 /// The store.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct StoreStatus {
-    kind: &'static str,
+    pub kind: &'static str,
     path: String,
     /// Whether it takes changes now.
-    up: bool,
+    pub up: bool,
 }
 
 /// The processes that share the store, as this one knows them.
@@ -65,36 +65,36 @@ pub(super) struct StoreStatus {
 pub(super) struct FleetAnswer {
     /// What this process does: `leader` judges what all count and advances, `standby` is the next to do so, `follower`
     /// tells what it counts; `alone` is cut off, and takes traffic back by what it counts itself.
-    role: &'static str,
+    pub role: &'static str,
     /// Name of the leader.
     #[schema(required)]
-    leader: Option<String>,
-    members: Vec<MemberAnswer>,
+    pub leader: Option<String>,
+    pub members: Vec<MemberAnswer>,
 }
 
 /// One of them.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = FleetMember)]
 pub(super) struct MemberAnswer {
-    instance: String,
+    pub instance: String,
     /// Release of the program.
-    version: String,
-    role: &'static str,
+    pub version: String,
+    pub role: &'static str,
     /// Whether it is the process that answers.
-    here: bool,
+    pub here: bool,
     /// Revision of the state that is in effect there.
-    revision: u64,
+    pub revision: u64,
     /// How many revisions it is behind the newest that any of them has.
-    lag: u64,
+    pub lag: u64,
     /// `ok`; `starting`, `draining`; `refused`: the store's state does not fit it; `unconfirmed`: changes of the guard are in
     /// effect there that the store has not taken; `unknown`: this process is cut off, or the other one has said nothing.
-    health: &'static str,
+    pub health: &'static str,
     /// Revision of the state that does not fit it, and why.
     #[schema(required)]
-    refused: Option<RefusedAnswer>,
+    pub refused: Option<RefusedAnswer>,
     /// When it said so.
     #[schema(required)]
-    seen: Option<String>,
+    pub seen: Option<String>,
 }
 
 /// A state of the store that does not fit a process.
@@ -142,7 +142,17 @@ pub(super) struct UpgradeAnswer {
     responses((status = 200, description = "The status", body = StatusAnswer)),
 )]
 pub(super) async fn get_status(State(cx): State<Cx>) -> Json<StatusAnswer> {
-    let up = tokio::time::timeout(PING_TIME, cx.control.ping()).await.is_ok_and(|answer| answer.is_ok());
+    let up = store_is_up(&cx).await;
+    Json(status_now(&cx, up))
+}
+
+/// Whether the store takes changes.
+pub(super) async fn store_is_up(cx: &Shared) -> bool {
+    tokio::time::timeout(PING_TIME, cx.control.ping()).await.is_ok_and(|answer| answer.is_ok())
+}
+
+/// The status of now. `up`: whether the store takes changes.
+pub(super) fn status_now(cx: &Shared, up: bool) -> StatusAnswer {
     let (view, readiness, proxy) = (cx.control.view(), (cx.ready)(), (cx.proxy)());
     let mut warnings = view.settings.warnings.clone();
     if !readiness.ready && !readiness.reason.is_empty() {
@@ -167,7 +177,7 @@ pub(super) async fn get_status(State(cx): State<Cx>) -> Json<StatusAnswer> {
         }));
     }
     let uptime = jiff::Timestamp::now().duration_since(cx.started).as_secs_f64();
-    Json(StatusAnswer {
+    StatusAnswer {
         instance: cx.instance.clone(),
         version: env!("CARGO_PKG_VERSION"),
         revision: view.state.revision,
@@ -180,9 +190,9 @@ pub(super) async fn get_status(State(cx): State<Cx>) -> Json<StatusAnswer> {
         store: store_status(&view.settings, up && !view.read_only),
         fleet,
         proxy: ProxyAnswer { listen: proxy.listen, open_connections: proxy.open_connections },
-        services: summaries(&cx, &view),
+        services: summaries(cx, &view),
         warnings,
-    })
+    }
 }
 
 impl FleetAnswer {

@@ -152,7 +152,7 @@ impl Api {
             instance: "test-1".to_owned(),
             started: jiff::Timestamp::now(),
         };
-        let document = Arc::new(openapi::document(&routes::table()));
+        let document = Arc::new(openapi::document(&routes::api()));
         Self { router: router(parts), control, store, windows, tallies, now, readiness, file: next_file, document }
     }
 
