@@ -1,10 +1,12 @@
 //! Black-box tests: the real app on free ports, real HTTP clients, scripted backends.
 
 mod api;
+mod browser;
 mod campaigns;
 mod chains;
 mod connections;
 mod crash;
+mod dashboard;
 mod deprecation;
 mod documents;
 mod endpoint_networks;

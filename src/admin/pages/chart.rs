@@ -10,11 +10,11 @@ use super::bar::Tints;
 use crate::telemetry::{Point, Series, Windows};
 
 /// Width and height in the drawing's own units; pages make it as wide as there is room.
-const SIZE: (u32, u32) = (440, 170);
+const SIZE: (u32, u32) = (480, 190);
 /// The same of a drawing without axes.
 const SPARK: (u32, u32) = (220, 40);
-/// Letters' height.
-const LETTERS: u32 = 12;
+/// Letters' height, as the drawing counts it: about 13 units from top to bottom.
+const LETTERS: u32 = 16;
 
 const INK: RGBColor = RGBColor(0, 0, 1);
 const RULE: RGBColor = RGBColor(0, 0, 2);
@@ -95,8 +95,8 @@ fn draw(lines: &[Line], top: f64, tell: &impl Fn(f64) -> String) -> Drawn {
         let mut chart = ChartBuilder::on(&area)
             .margin_top(8)
             .margin_right(14)
-            .x_label_area_size(24)
-            .y_label_area_size(56)
+            .x_label_area_size(28)
+            .y_label_area_size(68)
             .build_cartesian_2d(minutes..0f64, 0f64..top)?;
         let letters = ("sans-serif", LETTERS, &INK);
         chart
@@ -108,7 +108,7 @@ fn draw(lines: &[Line], top: f64, tell: &impl Fn(f64) -> String) -> Drawn {
             .bold_line_style(RULE)
             .light_line_style(TRANSPARENT)
             .label_style(letters)
-            .x_label_formatter(&|m: &f64| if *m > -0.1 { "now".to_owned() } else { format!("{:.0} min", m) })
+            .x_label_formatter(&|m: &f64| if *m > -0.1 { "now".to_owned() } else { format!("−{:.0} min", m.abs()) })
             .y_label_formatter(&|v: &f64| tell(*v))
             .draw()?;
         for line in lines {

@@ -40,7 +40,7 @@ pub(super) async fn show(State(cx): State<Cx>, visitor: Visitor, parameters: Par
 fn form(names: &[&str], given: &Parameters) -> Markup {
     html! {
         form.card method="get" action="/explain" {
-            div.inline {
+            div.inline.top {
                 div.field {
                     label for="service" { "Service" }
                     select id="service" name="service" required {

@@ -74,7 +74,10 @@ fn not_signed_in() -> Problem {
 fn finished(cx: &Shared, visitor: Option<&Visitor>, response: Response) -> Response {
     let mut response = dressed(cx, visitor, response);
     let headers = response.headers_mut();
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    // Files have names of their own; all else is of this moment and this reader.
+    if !headers.get(header::CACHE_CONTROL).is_some_and(|kept| kept.as_bytes().ends_with(b"immutable")) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
     headers.entry(header::REFERRER_POLICY).or_insert(HeaderValue::from_static("no-referrer"));
     response
 }

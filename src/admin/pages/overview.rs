@@ -65,17 +65,15 @@ fn health(status: &StatusAnswer) -> Markup {
     let good = store.up && status.ready && !status.draining && status.warnings.is_empty();
     html! {
         section.card id="health" aria-labelledby="health-title" {
-            div.row.spread {
+            div.strip {
                 h2 id="health-title" { "Proxy" }
-                span class={ "chip " (if good { "ok" } else { "warn" }) } { (if good { "all well" } else { "look here" }) }
-            }
-            p.row {
-                span { @if status.draining { "On its way out" } @else if status.ready { "Takes traffic" } @else { "Takes no traffic" } }
-                span { "Store (" (store.kind) "): " strong { (if store.up { "up" } else { "away" }) } }
-                span { "Revision " (status.revision) }
+                span { @if status.draining { "on its way out" } @else if status.ready { "takes traffic" } @else { "takes no traffic" } }
+                span { "store (" (store.kind) "): " strong { (if store.up { "up" } else { "away" }) } }
+                span { "revision " (status.revision) }
                 @if let Some(fleet) = fleet {
                     span { (plural(fleet.members.len() as u64, "proxy", "proxies")) ", this one is " strong { (fleet.role) } }
                 }
+                span class={ "chip " (if good { "ok" } else { "warn" }) } { (if good { "all well" } else { "look here" }) }
             }
             @if let Some(freeze) = &status.freeze {
                 p.note.warn { strong { "Frozen by " (past::author(&freeze.author)) ": " } bdi { (freeze.reason) } " No automation advances anything." }

@@ -129,14 +129,27 @@ fn chip(kind: EventKind) -> Option<(&'static str, &'static str)> {
     }
 }
 
+/// The whole reason, or as many whole sentences of it as fit.
 fn shortened(reason: &str) -> String {
-    match reason.char_indices().nth(SHORT) {
-        Some((end, _)) => format!("{}…", &reason[..end]),
-        None => reason.to_owned(),
-    }
+    let Some((end, _)) = reason.char_indices().nth(SHORT) else { return reason.to_owned() };
+    let sentences = reason.match_indices(". ").map(|(at, _)| at + 1).take_while(|at| *at <= end).last();
+    format!("{} …", &reason[..sentences.unwrap_or(end)])
 }
 
 /// The newest events.
 pub(super) fn newest(limit: usize) -> EventQuery {
     EventQuery { limit, newest_first: true, ..EventQuery::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_reasons_end_with_a_sentence() {
+        assert_eq!(shortened("Short. Enough."), "Short. Enough.");
+        let long = format!("First of all. {}", "é".repeat(300));
+        assert_eq!(shortened(&long), "First of all. …");
+        assert_eq!(shortened(&"é".repeat(300)).chars().count(), SHORT + 2);
+    }
 }

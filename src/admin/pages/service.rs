@@ -16,8 +16,8 @@ use super::bar::{Tints, bar, dotted, in_words};
 use super::chart::{chart, lines};
 use super::layout::{Nav, Visitor};
 use super::live::{Fragment, Seen, Watched};
-use super::words::{count, moment, per_second, plural, rate, seconds, service_path, share, tenant_path};
-use super::{actions, overview, past, verdict};
+use super::words::{count, moment, part, per_second, plural, rate, seconds, service_path, share, tenant_path};
+use super::{actions, overview, past, tenants, verdict};
 use crate::model::{EventKind, ServiceName, TenantName, VersionName};
 use crate::telemetry::Point;
 
@@ -45,6 +45,7 @@ pub(super) async fn show(
     let watched = Watched::Service(found.name().clone());
     let seen = watched.look(&cx).await;
     let done = done(&cx, &parameters).await?;
+    let by_version = tenants::by_version(&found).await;
     let mut fragments = watched.fragments(&cx, &seen)?.into_iter();
     let first = fragments.next().map(|fragment| fragment.markup);
     let body = html! {
@@ -52,7 +53,7 @@ pub(super) async fn show(
         (first.unwrap_or_default())
         (actions::of_service(&visitor, &found))
         @for fragment in fragments { (fragment.markup) }
-        (find_tenant(&found))
+        (find_tenant(&found, &by_version))
     };
     let heading = html! {
         p.crumb { a href="/" { "Overview" } " ›" }
@@ -244,11 +245,19 @@ fn past_of(seen: &Seen) -> Markup {
     }
 }
 
-fn find_tenant(found: &Found) -> Markup {
+fn find_tenant(found: &Found, by_version: &[(VersionName, usize, usize)]) -> Markup {
     let path = service_path(found.name());
     html! {
         section.card aria-labelledby="tenants-title" {
-            h2 id="tenants-title" { "Tenants" }
+            h2 id="tenants-title" { "Tenants by version" }
+            ul.legend {
+                @for (version, own, pinned) in by_version {
+                    li {
+                        a href={ (path) "/tenants?version=" (part(version.as_str())) } { bdi { (version) } }
+                        span { (plural(*own as u64, "tenant by a split of its own", "tenants by splits of their own")) ", " (plural(*pinned as u64, "pinned", "pinned")) }
+                    }
+                }
+            }
             form.inline method="get" action={ (path) "/tenants" } role="search" {
                 div.field.wide {
                     label for="search" { "Find a tenant by a part of its name" }

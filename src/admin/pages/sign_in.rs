@@ -81,6 +81,8 @@ fn form(visitor: &Visitor, to: &str, wrong: Option<&str>) -> Markup {
             form method="post" action=(PATH) {
                 (visitor.word())
                 input type="hidden" name="to" value=(to);
+                // Those who keep passwords for people want a name to keep them by.
+                input type="text" name="user" value="switchback" autocomplete="username" hidden readonly;
                 label for="token" { "Token" }
                 @if let Some(wrong) = wrong { p.wrong id="wrong" role="alert" { (wrong) } }
                 input id="token" name="token" type="password" autocomplete="current-password" required autofocus

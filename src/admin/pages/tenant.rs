@@ -83,7 +83,11 @@ fn state(found: &Found, tints: &Tints, tenant: &TenantName) -> Markup {
                 @if braked { " A canary's share is held back for a moment." }
             }
             @if let Some(back) = back {
-                p.note.bad { bdi { (back.version) } " was rolled back for this tenant at " (moment(back.at_ms)) "; what happened below tells why." }
+                p.note.bad {
+                    bdi { (back.version) } " was rolled back " (moment(back.at_ms)) ", for "
+                    @if whence == "its own" { "this tenant; below is told why." }
+                    @else { "everyone that follows the split of " (whence) "." }
+                }
             }
             @if let Some(m) = maintenance { p.note.warn { strong { "In maintenance" } " since " (moment(m.since_ms)) ", by " (past::author(&m.author)) @if !m.message.is_empty() { ": " bdi { (m.message) } } } }
             @if !groups.is_empty() {

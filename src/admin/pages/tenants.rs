@@ -67,6 +67,25 @@ pub(super) async fn show(
     Ok(visitor.page_with(&cx, Nav::Overview, &format!("Tenants of {name}"), heading, body, None))
 }
 
+/// How many tenants have a share of each version by a split of their own, and how many are pinned to it.
+pub(super) async fn by_version(found: &Found) -> Vec<(VersionName, usize, usize)> {
+    let route = found.route.clone();
+    // A million splits at most: other requests of this thread should not wait for it.
+    let counted = tokio::task::spawn_blocking(move || {
+        let live = &route.state;
+        let mut counts: Vec<_> = route.versions.iter().map(|v| (v.name.clone(), 0, 0)).collect();
+        for own in route.tenants.values() {
+            let weights = live.weights_in_effect(&own.split);
+            counts.iter_mut().filter(|(v, ..)| weights.share(v.as_str()) > BasisPoints::ZERO).for_each(|c| c.1 += 1);
+        }
+        for pin in live.pins.tenants.values() {
+            counts.iter_mut().filter(|(v, ..)| matches!(pin, Pin::Version(to) if to == v)).for_each(|c| c.2 += 1);
+        }
+        counts
+    });
+    counted.await.unwrap_or_default()
+}
+
 /// A page of tenants by name, and whether there are more: those with traffic, with a split or a pin of their own.
 fn rows(cx: &Shared, found: &Found, wanted: &Wanted) -> (Vec<Row>, bool) {
     let (route, live) = (&found.route, found.live());

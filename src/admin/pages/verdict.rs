@@ -133,7 +133,7 @@ pub(super) fn gauge(report: &ComparisonReport) -> Markup {
 
 fn arm(version: &VersionName, counts: ArmCounts) -> String {
     let share = (counts.n > 0).then(|| counts.bad as f64 / counts.n as f64);
-    format!("{version} {} of {} bad ({})", count(counts.bad), count(counts.n), rate(share))
+    format!("{version}: {} of {} bad ({})", count(counts.bad), count(counts.n), rate(share))
 }
 
 /// A large or small number in a few characters.

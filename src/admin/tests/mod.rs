@@ -9,6 +9,8 @@ mod hostile;
 mod keys;
 mod notify;
 mod operations;
+mod pages;
+mod pages_live;
 mod reach;
 mod reading;
 mod schema;
@@ -110,7 +112,11 @@ impl Api {
     }
 
     async fn with(file: &str, listen: &str) -> Self {
-        let store = Arc::new(MemoryStore::new());
+        Self::over(file, listen, Arc::new(MemoryStore::new())).await
+    }
+
+    /// Over a store that may hold something already.
+    async fn over(file: &str, listen: &str, store: Arc<MemoryStore>) -> Self {
         let tallies = Arc::new(Tallies::new(1_000));
         let metrics = Arc::new(Metrics::new(tallies.clone(), 5));
         let parts = Parts {

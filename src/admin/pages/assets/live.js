@@ -60,18 +60,30 @@
     if (next) sync(now, next);
   };
 
-  const source = new EventSource("/ui/events?page=" + encodeURIComponent(page));
-  source.addEventListener("open", () => say("Live", false));
-  source.addEventListener("fragment", (event) => {
-    const { id, html } = JSON.parse(event.data);
-    put(id, html);
-  });
-  source.addEventListener("end", (event) => {
-    source.close();
-    say(event.data, true);
-  });
-  source.addEventListener("error", () => {
-    const over = source.readyState === EventSource.CLOSED;
-    say(over ? "No longer live: load the page again." : "Not live: the connection was lost, trying again…", true);
-  });
+  let source = null;
+  const follow = () => {
+    source = new EventSource("/ui/events?page=" + encodeURIComponent(page));
+    source.addEventListener("open", () => say("Live", false));
+    source.addEventListener("fragment", (event) => {
+      const { id, html } = JSON.parse(event.data);
+      put(id, html);
+    });
+    source.addEventListener("end", (event) => {
+      source.close();
+      document.removeEventListener("visibilitychange", look);
+      say(event.data, true);
+    });
+    source.addEventListener("error", () => {
+      const over = source.readyState === EventSource.CLOSED;
+      say(over ? "No longer live: load the page again." : "Not live: the connection was lost, trying again\u2026", true);
+    });
+  };
+  // A browser has few connections to one host, so a page that nobody sees lets go of its own.
+  const look = () => {
+    source?.close();
+    if (document.hidden) say("Waits until you look", false);
+    else follow();
+  };
+  document.addEventListener("visibilitychange", look);
+  follow();
 })();
