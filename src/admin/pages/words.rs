@@ -35,7 +35,7 @@ pub(super) fn rate(rate: Option<f64>) -> String {
     let Some(rate) = rate else { return "–".to_owned() };
     let percent = rate * 100.0;
     match percent {
-        p if p == 0.0 => "0\u{a0}%".to_owned(),
+        0.0 => "0\u{a0}%".to_owned(),
         p if p < 0.01 => "<\u{a0}0.01\u{a0}%".to_owned(),
         p if p < 1.0 => format!("{p:.2}\u{a0}%"),
         p if p < 10.0 => format!("{p:.1}\u{a0}%"),
@@ -72,7 +72,7 @@ pub(super) fn count(n: u64) -> String {
 /// Requests per second.
 pub(super) fn per_second(rps: f64) -> String {
     match rps {
-        r if r == 0.0 => "0/s".to_owned(),
+        0.0 => "0/s".to_owned(),
         r if r < 9.95 => format!("{r:.1}/s"),
         r => format!("{}/s", count(r.round() as u64)),
     }
