@@ -106,6 +106,16 @@ async fn one_signs_in_with_a_token_and_out_again() {
     assert_eq!(browser.value("return document.cookie").await, "", "no script sees it");
     let told = browser.complaints().await;
     assert!(told.is_empty(), "{told:?}");
+    // A link of another site, as notifications are read on.
+    browser.goto(&stage.url("/sign-in").replace("127.0.0.1", "localhost")).await;
+    let link = stage.url("/?service=shop&event=1");
+    browser.leave().await;
+    browser
+        .value(&format!("const a = document.createElement('a'); a.href = '{link}'; document.body.append(a); a.click()"))
+        .await;
+    browser.next_page().await;
+    until("the page behind the link", PATIENCE, || async { browser.text("h1").await == "Overview" }).await;
+    assert_eq!(browser.path().await, "/?service=shop&event=1", "signed in still");
     browser.follow(".who button").await;
     assert_eq!(browser.path().await, "/sign-in");
     browser.goto(&stage.url("/")).await;

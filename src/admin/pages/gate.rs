@@ -43,7 +43,9 @@ pub(in super::super) async fn require(State(gate): State<Gate>, mut request: Req
     if let Err(problem) = admitted {
         if visitor.caller().is_none() && is_page {
             let to = request.uri().path_and_query().map_or("/", |p| p.as_str());
-            return finished(&gate.cx, None, sign_in::redirect_to(to));
+            let from_elsewhere = request.headers().get("sec-fetch-site").is_some_and(|site| site == "cross-site");
+            let answer = if from_elsewhere { sign_in::come_again(to) } else { sign_in::redirect_to(to) };
+            return finished(&gate.cx, None, answer);
         }
         return finished(&gate.cx, Some(&visitor), problem.into_response());
     }

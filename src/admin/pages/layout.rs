@@ -165,7 +165,7 @@ impl Visitor {
                         (zone()) "). This page was made at " (moment(now_ms())) "."
                     }
                 } @else { p { "Switchback" } }
-                p.live id="live" hidden {}
+                p.live id="live" role="status" hidden {}
             }
         }
     }
@@ -205,7 +205,8 @@ fn bound(inner: &Inner) -> &str {
     }
 }
 
-fn page_response(page: Markup) -> Response {
+/// A page with the headers that all have.
+pub(super) fn page_response(page: Markup) -> Response {
     let body = page.into_string();
     let mut response = ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], body).into_response();
     let headers = response.headers_mut();

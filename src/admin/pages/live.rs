@@ -13,6 +13,7 @@ use futures::{Stream, StreamExt as _};
 use maud::Markup;
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, broadcast};
+use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -31,6 +32,10 @@ use crate::model::{Event, ServiceName};
 const EVERY: Duration = Duration::from_secs(1);
 /// After how many looks the store and what is long to count is asked again although nothing was told.
 const ASK_EVERY: u32 = 5;
+/// How long the history may take.
+const STORE_TIME: Duration = Duration::from_secs(2);
+/// How long a reader waits for what was asked before it is shown what is known without.
+const HELD_UP: Duration = Duration::from_millis(250);
 /// Events that a page chooses from.
 const EVENTS: usize = 200;
 /// How often a comment is sent, so that nobody between us takes the connection for dead.
@@ -84,12 +89,13 @@ impl Watched {
 
     /// Looks at what takes a while.
     pub(super) async fn look(&self, cx: &Cx) -> Seen {
-        let (up, events) = tokio::join!(store_is_up(cx), cx.control.events(self.query()));
+        let history = tokio::time::timeout(STORE_TIME, cx.control.events(self.query()));
+        let (up, events) = tokio::join!(store_is_up(cx), history);
         let worst = match self {
             Self::Overview => Vec::new(),
             Self::Service(name) => service::worst(cx, name).await,
         };
-        Seen { up, events: events.ok(), worst }
+        Seen { up, events: events.ok().and_then(Result::ok), worst }
     }
 
     fn query(&self) -> crate::model::EventQuery {
@@ -123,6 +129,8 @@ struct Reader {
     beat: Interval,
     looks: u32,
     seen: Seen,
+    /// What is being asked: a store that hangs must not hold up what the guard does.
+    asked: Option<JoinHandle<Seen>>,
     /// What the reader has, by fragment.
     sent: HashMap<&'static str, u64>,
     waiting: VecDeque<Message>,
@@ -157,6 +165,7 @@ pub(super) async fn follow(
         sent: HashMap::new(),
         waiting: VecDeque::new(),
         looks: 0,
+        asked: None,
         over: false,
         _permit: permit,
         cx,
@@ -192,9 +201,7 @@ impl Reader {
                 return Some(Message::default().event("end").data(why));
             }
             self.looks += 1;
-            if news || self.looks.is_multiple_of(ASK_EVERY) {
-                self.seen = self.watched.look(&self.cx).await;
-            }
+            self.ask(news || self.looks.is_multiple_of(ASK_EVERY)).await;
             self.queue();
         }
     }
@@ -216,6 +223,20 @@ impl Reader {
                 Err(broadcast::error::TryRecvError::Empty) => return Some(news),
                 Err(broadcast::error::TryRecvError::Closed) => return None,
             }
+        }
+    }
+
+    /// Takes in what was asked, and asks again if it is time.
+    async fn ask(&mut self, again: bool) {
+        if again && self.asked.is_none() {
+            let (cx, watched) = (self.cx.clone(), self.watched.clone());
+            self.asked = Some(tokio::spawn(async move { watched.look(&cx).await }));
+        }
+        let Some(asked) = &mut self.asked else { return };
+        if let Ok(answer) = tokio::time::timeout(HELD_UP, asked).await {
+            self.asked = None;
+            // One that died leaves what is known.
+            self.seen = answer.unwrap_or_else(|_| std::mem::take(&mut self.seen));
         }
     }
 

@@ -3,14 +3,14 @@
 use axum::extract::{ConnectInfo, Extension, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
-use maud::{Markup, html};
+use maud::{DOCTYPE, Markup, html};
 
 use super::super::auth::{known_token, must_not_wait};
 use super::super::context::{Cx, Shared};
 use super::super::freeze::now_ms;
 use super::super::problem::Problem;
 use super::form::Form;
-use super::layout::{Nav, Visitor, see_other};
+use super::layout::{Nav, Visitor, page_response, see_other};
 use super::session::{Keys, set_cookie};
 
 /// Where one signs in.
@@ -22,6 +22,22 @@ const MAX_TOKEN: usize = 4_096;
 pub(super) fn redirect_to(to: &str) -> Response {
     let query = serde_urlencoded::to_string([("to", to)]).unwrap_or_default();
     if to == "/" { see_other(PATH) } else { see_other(&format!("{PATH}?{query}")) }
+}
+
+/// Comes here again from a page of ours. A link of another site, as in a chat or a mail, brings no cookie that is for this
+/// site alone, so whoever follows one is asked who it is only when there is no cookie from here either.
+pub(super) fn come_again(to: &str) -> Response {
+    page_response(html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta http-equiv="refresh" content={ "0;url=" (to) };
+                title { "Switchback" }
+            }
+            body { p { a href=(to) { "Go on" } } }
+        }
+    })
 }
 
 /// The form.
