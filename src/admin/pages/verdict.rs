@@ -15,7 +15,7 @@ pub(super) type Chip = (&'static str, &'static str);
 pub(super) fn chip_of(service: &ServiceSummary) -> Chip {
     match service.verdict {
         _ if service.maintenance.is_some() => ("in maintenance", "warn"),
-        Some(Verdict::Breach) => ("worse", "bad"),
+        // What the guard saw stands for a moment longer than the split that it acted on.
         _ if service.rolled_back.is_some() => ("rolled back", "bad"),
         Some(verdict) => chip(verdict),
         None => ("settled", ""),
