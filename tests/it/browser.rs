@@ -171,22 +171,24 @@ impl Browser {
 
 impl Driver {
     fn start() -> Self {
-        let mut child =
-            Command::new("chromedriver").arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect(
-                "these tests need the command chromedriver: install Debian's package chromium-driver, or use tests/run",
-            );
-        let mut lines = BufReader::new(child.stdout.take().unwrap());
+        let mut command = Command::new("chromedriver");
+        let started = command.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let child = started.expect(
+            "these tests need the command chromedriver: install Debian's package chromium-driver, or use tests/run",
+        );
+        let mut driver = Self { child, port: 0 };
+        let mut lines = BufReader::new(driver.child.stdout.take().unwrap());
         let mut line = String::new();
-        loop {
+        while driver.port == 0 {
             line.clear();
             assert!(lines.read_line(&mut line).unwrap() > 0, "chromedriver ended");
             if let Some((_, port)) = line.trim().trim_end_matches('.').rsplit_once("successfully on port ") {
-                let port = port.parse().unwrap();
-                // Whoever writes into a pipe that nobody reads stops one day.
-                std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
-                return Self { child, port };
+                driver.port = port.parse().unwrap();
             }
         }
+        // Whoever writes into a pipe that nobody reads stops one day.
+        std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
+        driver
     }
 }
 

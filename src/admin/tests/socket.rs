@@ -36,9 +36,11 @@ async fn it_serves_and_ends() {
     assert!(ask(&mut stream, "/v1/services", "*/*").await.contains("accounting"), "on the same connection");
     let mut events = TcpStream::connect(address).await.unwrap();
     assert!(ask(&mut events, "/v1/events", "text/event-stream").await.starts_with("HTTP/1.1 200"));
+    let mut page = TcpStream::connect(address).await.unwrap();
+    assert!(ask(&mut page, "/ui/events?page=overview", "text/event-stream").await.starts_with("HTTP/1.1 200"));
     stop.send(()).unwrap();
     let ended = tokio::time::timeout(Duration::from_secs(2), server).await;
-    ended.expect("an open event stream does not hold the end up").unwrap();
+    ended.expect("open streams do not hold the end up").unwrap();
     let mut rest = Vec::new();
     events.read_to_end(&mut rest).await.unwrap();
     assert!(TcpStream::connect(address).await.is_err(), "the listener is closed");
