@@ -128,7 +128,9 @@ pub(super) struct EventAnswer {
     #[serde(skip_serializing_if = "Value::is_null")]
     #[schema(required = false)]
     pub after: Value,
-    /// The counts and statistics that the change was based on.
+    /// The counts and statistics that the change was based on. With rollbacks of the guard, `series` has the minutes before:
+    /// `seconds` (length of a bucket), `begin_ms` (of the first one, since the Unix epoch), and for `baseline` and `canary`
+    /// their `version` and, by bucket, `requests` and `failed`, as the proxy that took traffic back counted them.
     #[serde(skip_serializing_if = "Value::is_null")]
     #[schema(required = false)]
     pub evidence: Value,

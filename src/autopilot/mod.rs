@@ -9,6 +9,7 @@ mod cuts;
 mod entry;
 mod evidence;
 mod fleet;
+mod lead_up;
 mod members;
 mod pause;
 mod rollouts;

@@ -11,6 +11,7 @@ use super::cuts::Cuts;
 use super::entry::{Entry, guarded, report};
 use super::evidence::{self, EpochNews, Readings};
 use super::fleet::Fleets;
+use super::lead_up;
 use super::members::{May, Members};
 use super::settle::{self, Findings};
 use super::spoken::{Keys, Spoken, speak_once};
@@ -149,6 +150,7 @@ impl Autopilot {
             self.tidy_members(now_ms);
         }
         self.tell_members(now_ms);
+        wanted.iter_mut().for_each(|w| lead_up::keep(&mut w.request, &view, &self.windows, now_ms));
         wanted
     }
 

@@ -440,7 +440,9 @@ impl Next<'_> {
 
     fn note_gone_back(&self, written: &mut WrittenRollout, scope: &Scope) -> bool {
         let (revision, now_ms, event) = (self.revision, self.now_ms, self.next_event);
-        let (note, evidence) = (self.request.reason.clone(), self.request.evidence.clone());
+        let (note, mut evidence) = (self.request.reason.clone(), self.request.evidence.clone());
+        // The event has it; two hundred units share a document.
+        evidence.as_object_mut().and_then(|evidence| evidence.remove("series"));
         let back = move |unit: &mut Unit| {
             unit.status = UnitStatus::RolledBack;
             unit.attempt = revision;

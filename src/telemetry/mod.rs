@@ -63,4 +63,7 @@ pub use top_tenants::{TenantSeries, TopTenants};
 pub use totals::{TotalsReading, VersionTotals};
 pub use trace_context::TraceParent;
 pub use tracer::{SpanCounts, Tracer, TracerError, TracerSettings};
-pub use window::{CarriedWindows, Point, Series, TotalsDelta, VersionSeries, VersionStats, Windows};
+pub use window::{
+    BothTimes, CarriedWindows, Point, Recorded, RecordedVersion, Series, TotalsDelta, VersionSeries, VersionStats,
+    Windows,
+};

@@ -4,6 +4,7 @@
 //! takes room. Windows know no clock and no lock: whoever owns them brings both.
 
 mod carry;
+mod recorded;
 mod series;
 
 use std::collections::{HashMap, VecDeque};
@@ -11,6 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use serde::{Deserialize, Serialize};
 
 pub use self::carry::CarriedWindows;
+pub use self::recorded::{BothTimes, Recorded, RecordedVersion};
 pub use self::series::{Point, Series, VersionSeries};
 use super::latency::{BUCKETS, SparseCounts, quantile};
 use super::outcome::FailureKind;
