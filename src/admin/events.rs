@@ -25,7 +25,7 @@ const PAGE: u64 = 100;
 #[schema(as = EventPage)]
 pub(super) struct EventPage {
     events: Vec<EventAnswer>,
-    /// Pass it as `after` for the next page; none after the last one, and none for the newest first.
+    /// Pass it as `after` for the next page, or as `before` when the newest came first; none after the last one.
     #[schema(required)]
     next: Option<u64>,
 }
@@ -39,6 +39,7 @@ pub(super) struct EventPage {
     get, path = "/v1/events", tag = "events",
     params(
         ("after" = Option<u64>, Query, description = "Only events with a larger id"),
+        ("before" = Option<u64>, Query, description = "Only events with a smaller id: how to page from the newest on"),
         ("service" = Option<String>, Query, description = "Only events of this service"),
         ("tenant" = Option<String>, Query, description = "Only events of this tenant"),
         ("kind" = Option<String>, Query, description = "Only events of this kind"),
@@ -55,9 +56,12 @@ pub(super) async fn list_events(
     headers: HeaderMap,
     parameters: Parameters,
 ) -> Result<Response, Problem> {
-    let parameters = parameters.only(&["after", "service", "tenant", "kind", "limit", "order"], &[])?;
+    let parameters = parameters.only(&["after", "before", "service", "tenant", "kind", "limit", "order"], &[])?;
     let query = query(&parameters)?;
     if wants_stream(&headers) {
+        if query.before.is_some() {
+            return Err(Problem::bad("before", "does not go with a stream, which has no end"));
+        }
         let after =
             match headers.get("last-event-id").and_then(|v| v.to_str().ok()).filter(|v| !v.is_empty()) {
                 Some(text) => Some(text.parse().map_err(|_| {
@@ -67,9 +71,9 @@ pub(super) async fn list_events(
             };
         return stream::open(cx, caller.0, ending.map(|e| e.0), query, after).await;
     }
-    let (limit, newest_first) = (query.limit, query.newest_first);
+    let limit = query.limit;
     let events: Vec<_> = cx.control.events(query).await?.iter().map(EventAnswer::new).collect();
-    let more = !newest_first && events.len() == limit;
+    let more = events.len() == limit;
     let next = events.last().map(|e| e.id).filter(|_| more);
     Ok(Json(EventPage { events, next }).into_response())
 }
@@ -84,6 +88,7 @@ fn query(parameters: &Parameters) -> Result<EventQuery, Problem> {
     });
     Ok(EventQuery {
         after: parameters.number("after", 0..=u64::MAX)?.unwrap_or(0),
+        before: parameters.number("before", 1..=u64::MAX)?,
         service: parameters.text("service").map(|t| read_name("service", t)).transpose()?,
         tenant: parameters.text("tenant").map(|t| read_name("tenant", t)).transpose()?,
         kind: kind.transpose()?,

@@ -310,6 +310,8 @@ impl Event {
 pub struct EventQuery {
     /// Only events with a larger id.
     pub after: u64,
+    /// Only events with a smaller id; none: up to the newest.
+    pub before: Option<u64>,
     /// Only events of this service.
     pub service: Option<ServiceName>,
     /// Only events of this tenant.
@@ -326,6 +328,7 @@ impl EventQuery {
     /// Whether an event is wanted, limit and order aside.
     pub fn wants(&self, event: &Event) -> bool {
         event.id > self.after
+            && self.before.is_none_or(|before| event.id < before)
             && self.service.as_ref().is_none_or(|s| event.service.as_ref() == Some(s))
             && self.tenant.as_ref().is_none_or(|t| event.tenant.as_ref() == Some(t))
             && self.kind.is_none_or(|k| event.kind == k)

@@ -219,10 +219,11 @@ pub async fn every_filter_in_both_orders(store: Arc<dyn Store>) {
     store.append(events).await.unwrap();
     let stored = store.events(all()).await.unwrap();
     assert_eq!(stored.len(), 120);
-    for bits in 0..64u32 {
+    for bits in 0..128u32 {
         let on = |bit: u32| bits & (1 << bit) != 0;
         let query = EventQuery {
             after: if on(0) { 50 } else { 0 },
+            before: on(6).then_some(101),
             service: on(1).then(|| service("a")),
             tenant: on(2).then(|| TenantName::new("acme").unwrap()),
             kind: on(3).then_some(EventKind::Rollback),
@@ -241,6 +242,11 @@ pub async fn every_filter_in_both_orders(store: Arc<dyn Store>) {
     assert_eq!(ids(&store, nobody).await, [0; 0]);
     for after in [120, u64::MAX] {
         assert_eq!(ids(&store, EventQuery { after, ..all() }).await, [0; 0]);
+    }
+    let back = |before| EventQuery { before: Some(before), newest_first: true, limit: 2, ..EventQuery::default() };
+    for (before, wanted) in [(0, vec![]), (1, vec![]), (2, vec![1]), (120, vec![119, 118]), (u64::MAX, vec![120, 119])]
+    {
+        assert_eq!(ids(&store, back(before)).await, wanted, "before {before}");
     }
 }
 

@@ -150,6 +150,10 @@ fn select(query: &EventQuery) -> (String, Vec<Value>) {
     let mut conditions = String::from("id > ?");
     // No id is larger than an i64, so a larger `after` wants nothing as much as the largest does.
     let mut values = vec![Value::from(i64::try_from(query.after).unwrap_or(i64::MAX))];
+    if let Some(before) = query.before {
+        conditions.push_str(" AND id < ?");
+        values.push(Value::from(i64::try_from(before).unwrap_or(i64::MAX)));
+    }
     let filters = [
         (" AND service = ?", query.service.as_ref().map(|s| s.as_str())),
         (" AND tenant = ?", query.tenant.as_ref().map(|t| t.as_str())),
@@ -270,13 +274,14 @@ mod tests {
         let path = directory.path().join("s.db");
         schema::prepare(&path).unwrap();
         let connection = schema::open_writer(&path).unwrap();
-        for bits in 0..16u32 {
+        for bits in 0..32u32 {
             let on = |bit: u32| bits & (1 << bit) != 0;
             let query = EventQuery {
                 service: on(0).then(|| ServiceName::new("a").unwrap()),
                 tenant: on(1).then(|| TenantName::new("t").unwrap()),
                 kind: on(2).then_some(EventKind::Brake),
                 newest_first: on(3),
+                before: on(4).then_some(1_000),
                 ..EventQuery::default()
             };
             let (sql, values) = select(&query);

@@ -181,5 +181,12 @@ async fn the_history_comes_in_pages() {
     let rest = api.get("/v1/events?limit=10&after=3").await.body;
     assert_eq!((rest["events"].as_array().unwrap().len(), rest["next"].is_null()), (4, true));
     let newest = api.get("/v1/events?order=desc&limit=2&service=accounting").await.body;
-    assert_eq!((newest["events"][0]["id"].as_u64(), newest["next"].is_null()), (Some(7), true));
+    assert_eq!((newest["events"][0]["id"].as_u64(), newest["next"].as_u64()), (Some(7), Some(6)));
+    let older = api.get("/v1/events?order=desc&limit=2&before=6").await.body;
+    assert_eq!((older["events"][0]["id"].as_u64(), older["next"].as_u64()), (Some(5), Some(4)));
+    let last = api.get("/v1/events?order=desc&limit=10&before=4").await.body;
+    assert_eq!((last["events"].as_array().unwrap().len(), last["next"].is_null()), (3, true));
+    let stream = Api::request("GET", "/v1/events?before=6").header("accept", "text/event-stream");
+    let refused = api.call(stream.body(Body::empty()).unwrap()).await;
+    assert_eq!((refused.status, refused.detail()), (400, "before: does not go with a stream, which has no end"));
 }

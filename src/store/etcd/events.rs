@@ -99,7 +99,8 @@ impl Inner {
 
     async fn query_once(&self, query: &EventQuery) -> Result<Vec<Event>, Trouble> {
         let seen = self.see().await?;
-        let (limit, next) = (event_limit(query), seen.manifest.next_event);
+        let limit = event_limit(query);
+        let next = query.before.map_or(seen.manifest.next_event, |before| before.min(seen.manifest.next_event));
         let first = query.after.saturating_add(1).max(self.floor(&seen.manifest)).max(1);
         let wanted = |event: &Event| event.id >= first && event.id < next && query.wants(event);
         // A page that begins before the first wanted event may hold it.
