@@ -77,6 +77,11 @@ fn parse<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T, Pr
     Ok(value)
 }
 
+/// What is JSON already, read like a body.
+pub(super) fn checked<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Problem> {
+    serde_path_to_error::deserialize(value).map_err(|e| refuse(&e.path().to_string(), e.inner()))
+}
+
 /// What is no JSON is 400; JSON that says the wrong thing is 422. Both tell the place.
 fn refuse(field: &str, error: &serde_json::Error) -> Problem {
     match error.is_data() {

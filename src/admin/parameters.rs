@@ -96,6 +96,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
 }
 
 impl Parameters {
+    /// From the text of a query.
+    pub(super) fn of(query: &str) -> Result<Self, Problem> {
+        serde_urlencoded::from_str(query)
+            .map(Self)
+            .map_err(|e| Problem::bad("", format!("the query cannot be read: {e}")))
+    }
+
     /// Refuses parameters that the route does not know, and those given twice unless they are in `repeatable`.
     pub(super) fn only(self, known: &[&str], repeatable: &[&str]) -> Result<Self, Problem> {
         for (i, (name, _)) in self.0.iter().enumerate() {

@@ -27,12 +27,12 @@ const PING_TIME: Duration = Duration::from_secs(2);
 #[schema(as = Status)]
 pub(super) struct StatusAnswer {
     /// Name of this process among others.
-    instance: String,
-    version: &'static str,
+    pub instance: String,
+    pub version: &'static str,
     /// Revision of the state.
     pub revision: u64,
-    started: String,
-    uptime_seconds: f64,
+    pub started: String,
+    pub uptime_seconds: f64,
     pub ready: bool,
     pub draining: bool,
     /// Whether changes are refused because the process runs on the last good copy of its state.
@@ -44,7 +44,7 @@ pub(super) struct StatusAnswer {
     /// The processes that share the store; none when this one is alone with it.
     #[schema(required)]
     pub fleet: Option<FleetAnswer>,
-    proxy: ProxyAnswer,
+    pub proxy: ProxyAnswer,
     pub services: Vec<ServiceSummary>,
     /// What somebody should look at.
     pub warnings: Vec<String>,
@@ -54,7 +54,7 @@ pub(super) struct StatusAnswer {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct StoreStatus {
     pub kind: &'static str,
-    path: String,
+    pub path: String,
     /// Whether it takes changes now.
     pub up: bool,
 }
@@ -101,8 +101,8 @@ pub(super) struct MemberAnswer {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = RefusedState)]
 pub(super) struct RefusedAnswer {
-    revision: u64,
-    reason: String,
+    pub revision: u64,
+    pub reason: String,
 }
 
 /// The data plane.
@@ -110,8 +110,8 @@ pub(super) struct RefusedAnswer {
 #[schema(as = ProxyStatus)]
 pub(super) struct ProxyAnswer {
     #[schema(value_type = Vec<String>)]
-    listen: Vec<SocketAddr>,
-    open_connections: i64,
+    pub listen: Vec<SocketAddr>,
+    pub open_connections: i64,
 }
 
 /// What a reload came to.

@@ -10,14 +10,14 @@ use super::bar::Tints;
 use crate::telemetry::{Point, Series, Windows};
 
 /// Width and height in the drawing's own units; pages make it as wide as there is room.
-const SIZE: (u32, u32) = (480, 190);
+pub(super) const SIZE: (u32, u32) = (480, 190);
 /// The same of a drawing without axes.
 const SPARK: (u32, u32) = (220, 40);
 /// Letters' height, as the drawing counts it: about 13 units from top to bottom.
-const LETTERS: u32 = 16;
+pub(super) const LETTERS: u32 = 16;
 
-const INK: RGBColor = RGBColor(0, 0, 1);
-const RULE: RGBColor = RGBColor(0, 0, 2);
+pub(super) const INK: RGBColor = RGBColor(0, 0, 1);
+pub(super) const RULE: RGBColor = RGBColor(0, 0, 2);
 /// What the tints are called in the style sheet, by the last part of their colour.
 const CLASSES: [(u8, &str); 5] = [(16, "base"), (17, "c1"), (18, "c2"), (19, "c3"), (20, "idle")];
 
@@ -149,7 +149,7 @@ fn minutes(back: usize) -> f64 {
 }
 
 /// Points that follow one another without a gap, with their places.
-fn runs(values: &[Option<f64>]) -> Vec<Vec<(usize, f64)>> {
+pub(super) fn runs(values: &[Option<f64>]) -> Vec<Vec<(usize, f64)>> {
     let mut runs: Vec<Vec<(usize, f64)>> = Vec::new();
     let mut open = false;
     for (at, value) in values.iter().enumerate() {
@@ -164,7 +164,7 @@ fn runs(values: &[Option<f64>]) -> Vec<Vec<(usize, f64)>> {
 }
 
 /// The end of the axis: the next of 1, 2 or 5 times a power of ten.
-fn nice(most: f64) -> f64 {
+pub(super) fn nice(most: f64) -> f64 {
     if most <= 0.0 {
         return 0.01;
     }
@@ -172,13 +172,13 @@ fn nice(most: f64) -> f64 {
     [1.0, 2.0, 5.0, 10.0].into_iter().map(|n| n * unit).find(|top| *top >= most * 1.05).unwrap_or(20.0 * unit)
 }
 
-fn tint(class: &str) -> RGBColor {
+pub(super) fn tint(class: &str) -> RGBColor {
     let of = CLASSES.iter().find(|(_, name)| *name == class).or(CLASSES.last());
     RGBColor(0, 0, of.map_or(0, |(number, _)| *number))
 }
 
 /// The drawing without its frame, with classes for the colours.
-fn classed(drawing: &str) -> String {
+pub(super) fn classed(drawing: &str) -> String {
     let inner = drawing.split_once('>').map_or("", |(_, rest)| rest);
     let mut text = inner.trim_end().trim_end_matches("</svg>").to_owned();
     let names = CLASSES.iter().map(|(number, class)| (RGBColor(0, 0, *number), *class));

@@ -23,15 +23,26 @@ use crate::config::Role;
 pub(super) enum Nav {
     /// What goes on, and everything about one service.
     Overview,
+    /// Planned moves from one version to another.
+    Rollouts,
+    /// What happened.
+    History,
     /// Why a request goes where it goes.
     Explain,
+    /// The processes, their store, and who is told.
+    Proxies,
     /// None of them.
     None,
 }
 
 /// The navigation, in its order.
-pub(super) const NAV: [(Nav, &str, &str); 2] =
-    [(Nav::Overview, "/", "Overview"), (Nav::Explain, "/explain", "Explain")];
+pub(super) const NAV: [(Nav, &str, &str); 5] = [
+    (Nav::Overview, "/", "Overview"),
+    (Nav::Rollouts, "/rollouts", "Rollouts"),
+    (Nav::History, "/history", "History"),
+    (Nav::Explain, "/explain", "Explain"),
+    (Nav::Proxies, "/proxies", "Proxies"),
+];
 
 /// Only our own files, and nobody frames us. No inline script or style, so that nothing that came in by a name can run.
 const POLICY: HeaderValue = HeaderValue::from_static(

@@ -25,7 +25,8 @@ use super::super::problem::{Problem, echo};
 use super::super::serve::Ending;
 use super::super::status::store_is_up;
 use super::layout::Visitor;
-use super::{overview, past, service};
+use super::{overview, past, proxies, rollout, rollouts, service};
+use crate::config::Role;
 use crate::model::{Event, ServiceName};
 
 /// How often a page is looked at.
@@ -48,6 +49,12 @@ pub(super) enum Watched {
     Overview,
     /// A service.
     Service(ServiceName),
+    /// The list of rollouts.
+    Rollouts(rollouts::Wanted),
+    /// A rollout.
+    Rollout(rollout::Wanted),
+    /// The proxies.
+    Proxies,
 }
 
 /// A part of a page that is put in place when it changes: one element with this id.
@@ -67,6 +74,8 @@ pub(super) struct Seen {
     pub events: Option<Vec<Event>>,
     /// The tenants that suffer most, of a service.
     pub worst: Vec<service::Worst>,
+    /// Units and log of a rollout.
+    pub rollout: rollout::Looked,
 }
 
 impl Watched {
@@ -75,33 +84,53 @@ impl Watched {
         match self {
             Self::Overview => "overview".to_owned(),
             Self::Service(name) => format!("service {name}"),
+            Self::Rollouts(wanted) => format!("rollouts {}", wanted.query()),
+            Self::Rollout(wanted) => format!("rollout {} {}", wanted.id, wanted.query()),
+            Self::Proxies => "proxies".to_owned(),
         }
     }
 
-    fn parse(text: &str) -> Result<Self, Problem> {
+    /// `operator`: whether the reader may change things.
+    fn parse(text: &str, operator: bool) -> Result<Self, Problem> {
         let unknown = || Problem::bad("page", format!("{:?} is no page that can be followed", echo(text)));
         match text.split_once(' ') {
             None if text == "overview" => Ok(Self::Overview),
+            None if text == "proxies" => Ok(Self::Proxies),
             Some(("service", name)) => name.parse().map(Self::Service).map_err(|_| unknown()),
+            Some(("rollouts", query)) => {
+                rollouts::Wanted::read(&Parameters::of(query)?.only(&rollouts::PARAMETERS, &[])?).map(Self::Rollouts)
+            }
+            Some(("rollout", rest)) => {
+                let (id, query) = rest.split_once(' ').ok_or_else(unknown)?;
+                let parameters = Parameters::of(query)?.only(&rollout::PARAMETERS, &[])?;
+                rollout::Wanted::read(id.parse().map_err(|_| unknown())?, &parameters, operator).map(Self::Rollout)
+            }
             _ => Err(unknown()),
         }
     }
 
     /// Looks at what takes a while.
     pub(super) async fn look(&self, cx: &Cx) -> Seen {
-        let history = tokio::time::timeout(STORE_TIME, cx.control.events(self.query()));
-        let (up, events) = tokio::join!(store_is_up(cx), history);
-        let worst = match self {
-            Self::Overview => Vec::new(),
-            Self::Service(name) => service::worst(cx, name).await,
+        let events = async {
+            match self {
+                Self::Overview | Self::Service(_) => in_time(cx.control.events(self.query())).await,
+                Self::Rollouts(_) | Self::Rollout(_) | Self::Proxies => None,
+            }
         };
-        Seen { up, events: events.ok().and_then(Result::ok), worst }
+        let (up, events) = tokio::join!(store_is_up(cx), events);
+        let mut seen = Seen { up, events, ..Seen::default() };
+        match self {
+            Self::Service(name) => seen.worst = service::worst(cx, name).await,
+            Self::Rollout(wanted) => seen.rollout = wanted.look(cx).await,
+            Self::Overview | Self::Rollouts(_) | Self::Proxies => {}
+        }
+        seen
     }
 
     fn query(&self) -> crate::model::EventQuery {
         let service = match self {
-            Self::Overview => None,
             Self::Service(name) => Some(name.clone()),
+            _ => None,
         };
         crate::model::EventQuery { service, ..past::newest(EVENTS) }
     }
@@ -114,8 +143,16 @@ impl Watched {
         match self {
             Self::Overview => Ok(overview::fragments(cx, seen)),
             Self::Service(name) => Ok(service::fragments(cx, &Found::service(cx, name)?, seen)),
+            Self::Rollouts(wanted) => Ok(rollouts::fragments(cx, wanted)),
+            Self::Rollout(wanted) => rollout::fragments(cx, wanted, seen),
+            Self::Proxies => Ok(proxies::fragments(cx, seen)),
         }
     }
+}
+
+/// What the store answers; none when it cannot, or does not in time.
+pub(super) async fn in_time<T, E>(asked: impl Future<Output = Result<T, E>>) -> Option<T> {
+    tokio::time::timeout(STORE_TIME, asked).await.ok()?.ok()
 }
 
 /// One reader.
@@ -147,7 +184,7 @@ pub(super) async fn follow(
     parameters: Parameters,
 ) -> Result<Response, Problem> {
     let parameters = parameters.only(&["page"], &[])?;
-    let watched = Watched::parse(parameters.text("page").unwrap_or_default())?;
+    let watched = Watched::parse(parameters.text("page").unwrap_or_default(), visitor.can(Role::Operator))?;
     let permit = cx.streams.clone().try_acquire_owned().map_err(|_| {
         let detail = format!("{MAX_STREAMS} event streams are open, and no more are allowed");
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", detail).retry_after(5)
@@ -272,11 +309,15 @@ mod tests {
     #[test]
     fn what_is_watched_is_told_and_read_alike() {
         let service = Watched::Service(ServiceName::new("shop+1").unwrap());
-        for watched in [Watched::Overview, service] {
-            assert_eq!(Watched::parse(&watched.text()).unwrap(), watched);
+        let of = |text: &str| Watched::parse(text, true).unwrap();
+        let rollout = of("rollout r17 search=%3Ca%3E+%26&status=rolled_back&batch=3&after=50&before=9");
+        let rollouts = of("rollouts service=shop%2B1&phase=going_back&page=2");
+        for watched in [Watched::Overview, Watched::Proxies, service, rollout, rollouts] {
+            assert_eq!(of(&watched.text()), watched);
         }
-        for bad in ["", "service", "service a b", "tenant x", "overview x"] {
-            assert!(Watched::parse(bad).is_err(), "{bad}");
+        let odd = ["rollout r17", "rollout r/1 ", "rollouts page=x", "rollout r1 status=odd", "rollouts x=1"];
+        for bad in ["", "service", "service a b", "tenant x", "overview x"].into_iter().chain(odd) {
+            assert!(Watched::parse(bad, true).is_err(), "{bad}");
         }
     }
 }

@@ -6,6 +6,7 @@
 //! follow what happens, a variant of [`live::Watched`].
 
 mod actions;
+mod around;
 mod assets;
 mod bar;
 mod change;
@@ -13,10 +14,19 @@ mod chart;
 mod explain;
 mod form;
 mod gate;
+mod history;
 mod layout;
 mod live;
 mod overview;
 mod past;
+mod proxies;
+mod rollout;
+mod rollout_do;
+mod rollout_start;
+mod rollout_units;
+mod rollout_words;
+mod rollouts;
+mod scan;
 mod service;
 mod session;
 mod sign_in;
@@ -55,6 +65,15 @@ pub(super) fn routes() -> Vec<Route> {
         change(change::SERVICE, post(change::make)),
         ask(change::TENANT, get(change::ask)),
         change(change::TENANT, post(change::make)),
+        read("/rollouts", get(rollouts::show)),
+        read("/rollouts/{id}", get(rollout::show)),
+        ask(rollout_do::PATH, get(rollout_do::ask)),
+        change(rollout_do::PATH, post(rollout_do::make)),
+        ask(rollout_start::FORM, get(rollout_start::show)),
+        change(rollout_start::LOOK, post(rollout_start::look)),
+        change(rollout_start::START, post(rollout_start::start)),
+        read("/history", get(history::show)),
+        read("/proxies", get(proxies::show)),
         open(Method::GET, sign_in::PATH, get(sign_in::show)),
         open(Method::POST, sign_in::PATH, post(sign_in::enter)),
         open(Method::POST, "/sign-out", post(sign_in::leave)),

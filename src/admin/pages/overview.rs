@@ -14,6 +14,7 @@ use super::chart::{Line, spark};
 use super::layout::{Nav, Visitor};
 use super::live::{Fragment, Seen, Watched};
 use super::past;
+use super::rollout_words::rollout_path;
 use super::verdict::{chip_of, sentence_of};
 use super::words::{count, midnight, per_second, plural, rate, service_path};
 use crate::model::{Event, EventQuery, Rollout};
@@ -193,7 +194,7 @@ fn rollouts(running: &[(Rollout, Option<String>)]) -> Markup {
 fn rollout_row(rollout: &Rollout, waiting: Option<&str>) -> Markup {
     html! {
         tr data-key=(rollout.id) {
-            th scope="row" { bdi { (rollout.id) } }
+            th scope="row" { a href=(rollout_path(&rollout.id)) { bdi { (rollout.id) } } }
             td { a href=(service_path(&rollout.service)) { bdi { (rollout.service) } } }
             td { bdi { (rollout.spec.from) } " to " bdi { (rollout.spec.to) } }
             td {

@@ -130,7 +130,7 @@ fn chip(kind: EventKind) -> Option<(&'static str, &'static str)> {
 }
 
 /// The whole reason, or as many whole sentences of it as fit.
-fn shortened(reason: &str) -> String {
+pub(super) fn shortened(reason: &str) -> String {
     let Some((end, _)) = reason.char_indices().nth(SHORT) else { return reason.to_owned() };
     let sentences = reason.match_indices(". ").map(|(at, _)| at + 1).take_while(|at| *at <= end).last();
     format!("{} …", &reason[..sentences.unwrap_or(end)])

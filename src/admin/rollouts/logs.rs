@@ -68,7 +68,8 @@ pub(in crate::admin) async fn rollout_logs(
     Ok(Json(LogsAnswer { units, next, events }))
 }
 
-fn status(text: &str) -> Result<UnitStatus, Problem> {
+/// A status by its name.
+pub(in crate::admin) fn status(text: &str) -> Result<UnitStatus, Problem> {
     UnitStatus::ALL.into_iter().find(|status| status.as_str() == text).ok_or_else(|| {
         let known = || UnitStatus::ALL.into_iter().map(UnitStatus::as_str);
         let (list, guess) = (known().collect::<Vec<_>>().join(", "), did_you_mean(text, known()));
@@ -81,6 +82,11 @@ async fn units(cx: &Shared, live: &LiveRollout) -> Result<Vec<Unit>, Problem> {
     if !live.units.is_empty() {
         return Ok(live.units.iter().cloned().collect());
     }
+    archived(cx, live).await
+}
+
+/// The units from the archive.
+pub(in crate::admin) async fn archived(cx: &Shared, live: &LiveRollout) -> Result<Vec<Unit>, Problem> {
     let mut units = Vec::new();
     for page in 0..live.rollout.counts.total().div_ceil(PAGE as u32) {
         let key = archived_units(&live.rollout.id, page);

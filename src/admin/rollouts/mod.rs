@@ -8,6 +8,8 @@ pub(super) mod logs;
 pub(super) mod statistics;
 pub(super) mod verbs;
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -21,12 +23,12 @@ use self::body::RolloutBody;
 use super::asked::{Asked, ReceiptAnswer};
 use super::auth::Caller;
 use super::body::Body;
-use super::context::{Cx, Shared};
+use super::context::{Cx, Found, Shared};
 use super::parameters::{Names, Parameters, read_name};
 use super::precondition::{Conditions, tagged};
 use super::problem::{Problem, did_you_mean, echo};
 use super::reach;
-use crate::model::{Change, LiveRollout, Phase, RolloutId, ServiceName};
+use crate::model::{Change, LiveRollout, NewRollout, Phase, RolloutId, ServiceName};
 use crate::planning::{Report, validate};
 
 /// Rollouts of a page unless the request says otherwise.
@@ -75,22 +77,14 @@ pub(super) async fn start_rollout(
     Body(body): Body<RolloutBody>,
 ) -> Result<Response, Problem> {
     let asked = Asked::new(&cx, caller, &headers, parameters, &body.service)?;
-    let new = candidates::new_rollout(&cx, &asked.found, &body)?;
-    reach::check_gates(&asked.found.view.settings.admin, &new.spec.gates)?;
-    let facts = facts::gathered(&cx, &asked.found, &new);
-    let report = validate(&new, &facts);
+    let (new, report) = prepared(&cx, &asked.found, &body)?;
     let reason = body.reason.clone();
     if asked.is_dry_run() {
         // Whatever the writer would refuse is refused here too.
         asked.submit(Change::StartRollout(Box::new(new)), reason).await?;
         return Ok(Json(PlanAnswer { dry_run: true, report }).into_response());
     }
-    if !report.ok && !body.force {
-        let wrong = report.checks.iter().filter(|check| !check.ok).map(|check| check.message.as_str());
-        let wrong: Vec<_> = wrong.collect();
-        let detail = format!("the checks speak against it: {}; set force to start all the same", wrong.join("; "));
-        return Err(Problem::new(StatusCode::CONFLICT, "checks", detail));
-    }
+    speak_for(&report, body.force)?;
     let service = body.service.clone();
     asked.submit(Change::StartRollout(Box::new(new)), reason).await?;
     let live = cx.control.view().state.running_rollout(&service).cloned();
@@ -100,6 +94,24 @@ pub(super) async fn start_rollout(
         response.headers_mut().insert(header::LOCATION, place);
     }
     Ok(response)
+}
+
+/// The checked plan with everyone it moves, and what was found about it. Nothing is started.
+pub(super) fn prepared(cx: &Shared, found: &Found, body: &RolloutBody) -> Result<(NewRollout, Report), Problem> {
+    let new = candidates::new_rollout(cx, found, body)?;
+    reach::check_gates(&found.view.settings.admin, &new.spec.gates)?;
+    let report = validate(&new, &facts::gathered(cx, found, &new));
+    Ok((new, report))
+}
+
+/// Refuses what the checks speak against, unless it is forced.
+pub(super) fn speak_for(report: &Report, force: bool) -> Result<(), Problem> {
+    if report.ok || force {
+        return Ok(());
+    }
+    let wrong: Vec<_> = report.checks.iter().filter(|check| !check.ok).map(|check| check.message.as_str()).collect();
+    let detail = format!("the checks speak against it: {}; set force to start all the same", wrong.join("; "));
+    Err(Problem::new(StatusCode::CONFLICT, "checks", detail))
 }
 
 /// Rollouts, running and over
@@ -117,17 +129,24 @@ pub(super) async fn list_rollouts(State(cx): State<Cx>, parameters: Parameters) 
     let service: Option<ServiceName> = parameters.text("service").map(|t| read_name("service", t)).transpose()?;
     let phase = parameters.text("phase").map(phase).transpose()?;
     let limit = parameters.number("limit", 1..=MAX_PAGE)?.unwrap_or(PAGE) as usize;
-    let view = cx.control.view();
-    let wanted = |live: &LiveRollout| {
-        service.as_ref().is_none_or(|s| live.rollout.service == *s) && phase.is_none_or(|p| live.rollout.phase == p)
-    };
-    let mut found: Vec<_> = view.state.rollouts.values().filter(|live| wanted(live)).collect();
-    found.sort_by_key(|live| std::cmp::Reverse((live.rollout.created_ms, live.rollout.since_revision)));
-    let rollouts = found.into_iter().take(limit).map(|live| shown(&cx, live)).collect();
+    let found = wanted(&cx, service.as_ref(), phase);
+    let rollouts = found.iter().take(limit).map(|live| shown(&cx, live)).collect();
     Ok(Json(RolloutList { rollouts }))
 }
 
-fn phase(text: &str) -> Result<Phase, Problem> {
+/// Rollouts of a service and in a phase, where that is asked; the newest first.
+pub(super) fn wanted(cx: &Shared, service: Option<&ServiceName>, phase: Option<Phase>) -> Vec<Arc<LiveRollout>> {
+    let view = cx.control.view();
+    let is_wanted = |live: &&Arc<LiveRollout>| {
+        service.is_none_or(|s| live.rollout.service == *s) && phase.is_none_or(|p| live.rollout.phase == p)
+    };
+    let mut found: Vec<_> = view.state.rollouts.values().filter(is_wanted).cloned().collect();
+    found.sort_by_key(|live| std::cmp::Reverse((live.rollout.created_ms, live.rollout.since_revision)));
+    found
+}
+
+/// A phase by its name.
+pub(super) fn phase(text: &str) -> Result<Phase, Problem> {
     Phase::ALL.into_iter().find(|phase| phase.as_str() == text).ok_or_else(|| {
         let known = || Phase::ALL.into_iter().map(Phase::as_str);
         let (list, guess) = (known().collect::<Vec<_>>().join(", "), did_you_mean(text, known()));
@@ -151,7 +170,7 @@ pub(super) async fn get_rollout(State(cx): State<Cx>, names: Names, headers: Hea
 }
 
 /// A rollout by its name.
-pub(super) fn find(cx: &Shared, id: &RolloutId) -> Result<std::sync::Arc<LiveRollout>, Problem> {
+pub(super) fn find(cx: &Shared, id: &RolloutId) -> Result<Arc<LiveRollout>, Problem> {
     let view = cx.control.view();
     let known = || view.state.rollouts.keys().rev().take(20).map(RolloutId::as_str);
     view.state.rollouts.get(id).cloned().ok_or_else(|| Problem::unknown("rollout", id.as_str(), known()))

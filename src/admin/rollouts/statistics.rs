@@ -20,20 +20,20 @@ use crate::store::MAX_EVENTS;
 pub(in crate::admin) struct StatisticsAnswer {
     /// Rollouts by phase.
     #[schema(value_type = BTreeMap<String, u64>)]
-    phases: BTreeMap<&'static str, u64>,
+    pub phases: BTreeMap<&'static str, u64>,
     /// Completed ones among those that are over, 0 to 1; none while none is over.
     #[schema(required)]
-    success_rate: Option<f64>,
+    pub success_rate: Option<f64>,
     /// From the first step to the end, of completed ones; none without any.
     #[schema(required)]
-    duration_seconds: Option<Quantiles>,
+    pub duration_seconds: Option<Quantiles>,
     /// Tenants that went back alone, of all rollouts.
-    tenants_rolled_back: u64,
+    pub tenants_rolled_back: u64,
     /// Tenants that were moved for good, of all rollouts.
-    tenants_completed: u64,
+    pub tenants_completed: u64,
     /// From the first bad request to traffic being back, of the last thousand rollbacks of the guard.
     #[schema(required)]
-    first_bad_to_rollback_seconds: Option<Quantiles>,
+    pub first_bad_to_rollback_seconds: Option<Quantiles>,
     /// By service and version: tenants of which the version has the larger share by a split of their own.
     #[schema(value_type = BTreeMap<String, BTreeMap<String, u64>>)]
     tenants_by_version: BTreeMap<ServiceName, BTreeMap<VersionName, u64>>,
@@ -43,10 +43,10 @@ pub(in crate::admin) struct StatisticsAnswer {
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 #[schema(as = Quantiles)]
 pub(in crate::admin) struct Quantiles {
-    count: usize,
-    p50: f64,
-    p90: f64,
-    max: f64,
+    pub count: usize,
+    pub p50: f64,
+    pub p90: f64,
+    pub max: f64,
 }
 
 /// How rollouts went
@@ -61,6 +61,11 @@ pub(in crate::admin) async fn rollout_statistics(
 ) -> Result<Json<StatisticsAnswer>, Problem> {
     let parameters = parameters.only(&["service"], &[])?;
     let service: Option<ServiceName> = parameters.text("service").map(|t| read_name("service", t)).transpose()?;
+    Ok(Json(gathered(&cx, service).await?))
+}
+
+/// The numbers over all rollouts that are listed, or those of one service.
+pub(in crate::admin) async fn gathered(cx: &Shared, service: Option<ServiceName>) -> Result<StatisticsAnswer, Problem> {
     let view = cx.control.view();
     let wanted = |name: &ServiceName| service.as_ref().is_none_or(|s| s == name);
     let rollouts: Vec<_> =
@@ -71,15 +76,15 @@ pub(in crate::admin) async fn rollout_statistics(
     let completed = || rollouts.iter().filter(|r| r.phase == Phase::Completed);
     let took = |r: &&&Rollout| Some(r.ended_ms?.saturating_sub(r.started_ms?) as f64 / 1_000.0);
     let durations = completed().filter_map(|r| took(&r)).collect();
-    Ok(Json(StatisticsAnswer {
+    Ok(StatisticsAnswer {
         success_rate: (ended > 0).then(|| completed().count() as f64 / ended as f64),
         duration_seconds: quantiles(durations),
         tenants_rolled_back: rollouts.iter().map(|r| u64::from(r.counts.rolled_back)).sum(),
         tenants_completed: rollouts.iter().map(|r| u64::from(r.counts.completed)).sum(),
-        first_bad_to_rollback_seconds: quantiles(rollback_times(&cx, service.clone()).await?),
+        first_bad_to_rollback_seconds: quantiles(rollback_times(cx, service.clone()).await?),
         tenants_by_version: tenants_by_version(&view, wanted),
         phases,
-    }))
+    })
 }
 
 async fn rollback_times(cx: &Shared, service: Option<ServiceName>) -> Result<Vec<f64>, Problem> {

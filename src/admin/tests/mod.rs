@@ -11,6 +11,7 @@ mod notify;
 mod operations;
 mod pages;
 mod pages_live;
+mod pages_rollouts;
 mod reach;
 mod reading;
 mod schema;
