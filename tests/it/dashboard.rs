@@ -9,7 +9,7 @@ use crate::browser::{Browser, PATIENCE};
 use crate::harness::{Backend, Load, Shape, TestApp, many_users, two_versions, until};
 
 /// What tenants may be called at worst: 1 to 128 visible ASCII characters without `"`, `\`, `,` and `;`.
-const HOSTILE: [&str; 4] = [
+pub const HOSTILE: [&str; 4] = [
     "<script>alert(1)</script>",
     "'onmouseover='alert(1)",
     "</bdi><img/src=x/onerror=alert(1)>",
@@ -67,7 +67,7 @@ impl Stage {
 }
 
 /// The words of a text, whatever stands between them.
-fn words(text: &str) -> String {
+pub fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -426,7 +426,7 @@ async fn every_page_is_sound_at_any_width_and_in_the_dark() {
 }
 
 /// What a reader of the page without eyes, or with weak ones, would stumble over.
-const FAULTS: &str = r#"
+pub const FAULTS: &str = r#"
 const faults = [];
 const say = (what, e) => faults.push(what + ': ' + e.outerHTML.slice(0, 120));
 if (!document.documentElement.lang) faults.push('no language');

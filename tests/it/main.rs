@@ -7,6 +7,7 @@ mod chains;
 mod connections;
 mod crash;
 mod dashboard;
+mod dashboard_rollouts;
 mod deprecation;
 mod documents;
 mod endpoint_networks;

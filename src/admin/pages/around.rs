@@ -128,7 +128,7 @@ fn draw(
 fn mark(minutes: f64) -> String {
     match minutes {
         m if m.abs() < 0.05 => "back".to_owned(),
-        m if m.fract() == 0.0 => format!("{m:+.0} min"),
+        m if (m - m.round()).abs() < 0.05 => format!("{m:+.0} min"),
         m => format!("{m:+.1} min"),
     }
 }
@@ -162,6 +162,6 @@ mod tests {
             assert!(text.contains(&format!("class=\"{class}\"")), "{class}: {text}");
         }
         assert!(!text.contains("#0000") && !text.contains("style="), "{text}");
-        assert!(text.contains(">back<"), "{text}");
+        assert!(text.contains("\nback\n"), "the moment has a name: {text}");
     }
 }

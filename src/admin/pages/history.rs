@@ -186,7 +186,7 @@ fn list(cx: &Shared, wanted: &Wanted, page: &scan::Page) -> Markup {
 fn entry(cx: &Shared, event: &Event, open: bool) -> Markup {
     let around = around::of(cx, event);
     html! {
-        li id={ "event-" (event.id) } data-key=(event.id) {
+        li data-key=(event.id) {
             (past::line(event))
             details.more open[open] {
                 summary { "Details" span.hide { " of event " (event.id) } }
@@ -254,7 +254,7 @@ fn document(title: &str, value: &Value) -> Markup {
     let cut = text.char_indices().nth(LONG).map(|(end, _)| end);
     html! {
         div {
-            h3.small { (title) }
+            p.small.soft { (title) }
             pre.json tabindex="0" role="region" aria-label=(title) { (&text[..cut.unwrap_or(text.len())]) @if cut.is_some() { "\n… the rest is in GET /v1/events" } }
         }
     }

@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 use serde_json::Value;
 
+use super::rollout_words::rollout_path;
 use super::words::{moment, service_path, tenant_path};
 use crate::model::{Author, Event, EventKind, EventQuery};
 
@@ -107,14 +108,14 @@ fn what(event: &Event) -> Markup {
             html! {
                 (words)
                 @if let Some(version) = &event.version { " " bdi { (version) } }
-                @if let Some(rollout) = &event.rollout { " (" bdi { (rollout) } ")" }
+                @if let Some(id) = &event.rollout { " (" a href=(rollout_path(id)) { bdi { (id) } } ")" }
             }
         }
     }
 }
 
 /// Shares as `1.0.0 90 %, 2.0.0 10 %`.
-fn shares(document: &Value) -> String {
+pub(super) fn shares(document: &Value) -> String {
     let Some(weights) = document.get("weights").and_then(Value::as_object) else { return String::new() };
     weights.iter().map(|(v, s)| format!("{v} {s}\u{a0}%")).collect::<Vec<_>>().join(", ")
 }

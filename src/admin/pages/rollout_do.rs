@@ -17,6 +17,7 @@ use super::super::problem::{Problem, echo};
 use super::super::rollouts::find;
 use super::form::Form;
 use super::layout::{Nav, Visitor, see_other};
+use super::past;
 use super::rollout_words::{rollout_path, span};
 use super::words::{count, plural, share};
 use crate::control::{Receipt, View};
@@ -360,36 +361,44 @@ impl Wanted {
                 format!("begins again from its first step ({}), with everyone who went back.", of(Stage::default()))
             }
             Action::Tenant => {
-                let before = receipt.before.get("weights").map(Value::to_string).unwrap_or_default();
+                let before = past::shares(&receipt.before);
                 let had = if before.is_empty() { String::new() } else { format!(" It has {before} now.") };
                 format!("all its traffic goes back to {}, and the rollout leaves it there.{had}", spec.from)
             }
-            Action::Abort | Action::Undo => {
-                let moved = u64::from(counts.in_progress + counts.completed);
-                let whom = if moved == 0 {
-                    "nothing has moved, so nothing moves back".to_owned()
-                } else {
-                    format!("all traffic that it moved ({}) goes back to {}", plural(moved, "unit", "units"), spec.from)
-                };
-                let how = match (spec.back.as_slice(), rollout.phase) {
-                    (_, Phase::GoingBack) => " at once",
-                    ([], _) if moved > 0 => " at once",
-                    ([], _) => "",
-                    (steps, _) => {
-                        return format!(
-                            "{whom}, by way of {}, one every {}.",
-                            steps.iter().map(|s| share(*s)).collect::<Vec<_>>().join(", "),
-                            span(spec.back_every_ms / 1_000)
-                        );
-                    }
-                };
-                let stay = if counts.rolled_back > 0 {
-                    format!(" {} went back before.", count(counts.rolled_back.into()))
-                } else {
-                    String::new()
-                };
-                format!("{whom}{how}.{stay}")
-            }
+            Action::Abort | Action::Undo => self.way_back(),
         }
+    }
+
+    /// How traffic goes back.
+    fn way_back(&self) -> String {
+        let rollout = &self.live.rollout;
+        let (spec, counts) = (&rollout.spec, &rollout.counts);
+        let moved = u64::from(counts.in_progress + counts.completed);
+        let whom = if moved == 0 {
+            "nothing has moved, so nothing moves back".to_owned()
+        } else {
+            // A whole service is one unit, which says nothing.
+            let units =
+                if counts.total() > 1 { format!(" ({})", plural(moved, "unit", "units")) } else { String::new() };
+            format!("all traffic that it moved{units} goes back to {}", spec.from)
+        };
+        let how = match (spec.back.as_slice(), rollout.phase) {
+            (_, Phase::GoingBack) => " at once",
+            ([], _) if moved > 0 => " at once",
+            ([], _) => "",
+            (steps, _) => {
+                return format!(
+                    "{whom}, by way of {}, one every {}.",
+                    steps.iter().map(|s| share(*s)).collect::<Vec<_>>().join(", "),
+                    span(spec.back_every_ms / 1_000)
+                );
+            }
+        };
+        let stay = if counts.rolled_back > 0 {
+            format!(" {} went back before.", count(counts.rolled_back.into()))
+        } else {
+            String::new()
+        };
+        format!("{whom}{how}.{stay}")
     }
 }

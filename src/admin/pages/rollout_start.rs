@@ -95,34 +95,41 @@ fn form(visitor: &Visitor, found: &Found) -> Markup {
                 (field("bake", "Bake", "5m", "the shortest time in each step, such as 30s, 5m, 1h"))
                 (field("max_bake", "Longest bake", "1h", "how long a step may wait for proof"))
             }
-            details {
-                summary { "Tenants" }
-                div.stack {
-                    div.inline {
-                        (field("batch", "Tenants at a time", "", "for batches"))
-                        (field("delay", "Delay between batches", "", "such as 30m"))
-                        (field("canary", "Canary tenants in percent", "", "for canary; 5 unless given"))
-                    }
-                    (area("groups", "Only tenants of these groups", "names, separated by commas or lines"))
-                    (area("tenants", "Only these tenants", "names, one a line"))
-                    (area("exclude", "Leave these tenants where they are", "names, one a line"))
-                }
-            }
-            details {
-                summary { "More" }
-                div.stack {
-                    div.field {
-                        label for="on_insufficient" { "When a step is neither proven nor refuted" }
-                        select id="on_insufficient" name="on_insufficient" {
-                            option value="" { "go on, if there were enough requests" }
-                            option value="hold" { "wait for a person" }
-                            option value="abort" { "take it back" }
-                        }
-                    }
-                    (area("more", "Anything else of the plan, in JSON", "as the API takes it: gates, windows, blast_radius, rollback, start_at …, such as {\"keep_warm\": \"48h\"}"))
-                }
-            }
+            (rare_fields())
             div.inline { button.primary type="submit" { "See what it would do…" } a.button href="/rollouts" { "Cancel" } }
+        }
+    }
+}
+
+/// What most rollouts do without.
+fn rare_fields() -> Markup {
+    html! {
+        details {
+            summary { "Tenants" }
+            div.stack {
+                div.inline {
+                    (field("batch", "Tenants at a time", "", "for batches"))
+                    (field("delay", "Delay between batches", "", "such as 30m"))
+                    (field("canary", "Canary tenants in percent", "", "for canary; 5 unless given"))
+                }
+                (area("groups", "Only tenants of these groups", "names, separated by commas or lines"))
+                (area("tenants", "Only these tenants", "names, one a line"))
+                (area("exclude", "Leave these tenants where they are", "names, one a line"))
+            }
+        }
+        details {
+            summary { "More" }
+            div.stack {
+                div.field {
+                    label for="on_insufficient" { "When a step is neither proven nor refuted" }
+                    select id="on_insufficient" name="on_insufficient" {
+                        option value="" { "go on, if there were enough requests" }
+                        option value="hold" { "wait for a person" }
+                        option value="abort" { "take it back" }
+                    }
+                }
+                (area("more", "Anything else of the plan, in JSON", "as the API takes it: gates, windows, blast_radius, rollback, start_at …, such as {\"keep_warm\": \"48h\"}"))
+            }
         }
     }
 }
@@ -198,7 +205,7 @@ fn steps(list: Option<&str>, approval: Option<&str>) -> Result<Option<Value>, Pr
     let shares: Vec<f64> = match list {
         None => vec![10.0, 25.0, 50.0, 100.0],
         Some(list) => {
-            let parts = list.split([',', ' ', ';']).filter(|part| !part.is_empty());
+            let parts = list.split([',', ' ', ';', '%']).filter(|part| !part.is_empty());
             parts.map(|part| percent("steps", part)).collect::<Result<_, _>>()?
         }
     };
