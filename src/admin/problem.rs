@@ -132,8 +132,12 @@ impl Problem {
         self.suggest(near)
     }
 
+    /// How the answer begins.
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// What went wrong this time.
-    #[cfg(test)]
     pub(super) fn detail(&self) -> &str {
         &self.detail
     }

@@ -17,6 +17,6 @@ pub use evidence::{ScopeEvidence, StageEvidence};
 pub use order::{Candidate, batches};
 pub use path::{NoPath, path};
 pub use place::Place;
-pub use plan::{Next, Question, Situation, plan};
+pub use plan::{Next, PROVEN_AT, Question, Situation, plan};
 pub use validate::{Check, Facts, PlannedStep, Report, validate};
 pub use waiting::{WaitFor, Waiting};

@@ -14,7 +14,7 @@ use crate::model::{
 
 /// Natural logarithm of the evidence at which a step counts as proven: 20, which a version beyond the margin reaches with
 /// a probability of at most 5 % (analysis section 2.5).
-const PROVEN_AT: f64 = 2.995_732_273_553_991;
+pub const PROVEN_AT: f64 = 2.995_732_273_553_991;
 
 /// The first wait after a gate's failure, doubled with each further one, in milliseconds.
 const GATE_BACKOFF_MS: u64 = 2_000;

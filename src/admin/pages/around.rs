@@ -93,7 +93,7 @@ fn draw(
     let mut text = String::new();
     {
         let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
-        let end = minutes(record.points().saturating_sub(1)).max(0.5);
+        let end = minutes(record.points().saturating_sub(1)).max(step);
         let mut chart = ChartBuilder::on(&area)
             .margin_top(8)
             .margin_right(18)

@@ -123,7 +123,7 @@ pub(in super::super) fn dressed(cx: &Shared, visitor: Option<&Visitor>, mut resp
 }
 
 /// Details begin in lower case where they follow a name; a page begins a sentence.
-fn sentence(detail: &str) -> String {
+pub(super) fn sentence(detail: &str) -> String {
     let mut letters = detail.chars();
     let first = letters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
     let end = if detail.ends_with(['.', '?', '!']) { "" } else { "." };

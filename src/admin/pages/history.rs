@@ -79,16 +79,18 @@ impl Wanted {
         scan::back(cx, query, PAGE, &|event| needle.is_empty() || is_by(&event.author, &needle)).await
     }
 
-    fn older(&self, before: u64) -> String {
+    /// The same events from another place on; none: from the newest.
+    fn from(&self, before: Option<u64>) -> String {
         let name = |n: Option<&str>| part(n.unwrap_or_default());
         format!(
-            "?service={}&tenant={}&kind={}&author={}&since={}&until={}&before={before}",
+            "?service={}&tenant={}&kind={}&author={}&since={}&until={}&before={}",
             name(self.service.as_ref().map(ServiceName::as_str)),
             name(self.tenant.as_ref().map(TenantName::as_str)),
             name(self.kind.map(EventKind::as_str)),
             part(&self.author),
             part(&self.since),
             part(&self.until),
+            before.map(|before| before.to_string()).unwrap_or_default(),
         )
     }
 }
@@ -175,8 +177,8 @@ fn list(cx: &Shared, wanted: &Wanted, page: &scan::Page) -> Markup {
             @if page.events.is_empty() { p.soft { @if page.tired { "Nothing like that among the newest that were looked through." } @else { "Nothing like that." } } }
             ol.past { @for event in &page.events { (entry(cx, event, Some(event.id) == first)) } }
             p.row {
-                @if wanted.before.is_some() { a.button href=(wanted.older(u64::MAX)) { "To the newest" } }
-                @if let Some(before) = page.next { a.button href=(wanted.older(before)) { @if page.tired { "Look further back" } @else { "Older" } } }
+                @if wanted.before.is_some() { a.button href=(wanted.from(None)) { "To the newest" } }
+                @if let Some(before) = page.next { a.button href=(wanted.from(Some(before))) { @if page.tired { "Look further back" } @else { "Older" } } }
             }
         }
     }
@@ -195,8 +197,10 @@ fn entry(cx: &Shared, event: &Event, open: bool) -> Markup {
                     @else if event.kind == EventKind::Rollback { p.soft.small { "The minutes around it were not kept." } }
                     @if !event.reason.is_empty() { p { bdi { (event.reason) } } }
                     (facts(event))
-                    (document("Before", &present(Some(event.kind), &event.before)))
-                    (document("After", &present(Some(event.kind), &event.after)))
+                    div.grid {
+                        (document("Before", &present(Some(event.kind), &event.before)))
+                        (document("After", &present(Some(event.kind), &event.after)))
+                    }
                     (document("Evidence", &without_series(&event.evidence)))
                 }
             }

@@ -22,6 +22,7 @@ mod past;
 mod proxies;
 mod rollout;
 mod rollout_do;
+mod rollout_form;
 mod rollout_start;
 mod rollout_units;
 mod rollout_words;

@@ -15,19 +15,17 @@ use super::rollout_words::{chip_of, progress_bar, rollout_path, sentence, span, 
 use super::words::{count, moment, plural, service_path, share};
 use super::{past, rollout_do, scan, service, verdict};
 use crate::config::Role;
-use crate::model::{
-    Event, EventKind, EventQuery, GateAt, GateRecord, LiveRollout, Phase, Rollout, RolloutId, Stage, UnitStatus,
-};
-use crate::planning::StageEvidence;
+use crate::model::{Event, EventKind, EventQuery, GateAt, GateRecord, LiveRollout, Phase, Rollout, RolloutId, Stage};
+use crate::planning::{PROVEN_AT, StageEvidence};
 
 /// Events of a page of the log.
 const LOG: usize = 25;
+/// How long after its end a rollout may be told of: gates are asked then, too.
+const LAST_WORDS_MS: u64 = 600_000;
 /// Scopes whose evidence is shown.
 const SCOPES: usize = 4;
 /// Batches that are listed around the one that it is in.
 const BATCHES: u32 = 5;
-/// Natural logarithm of the evidence at which a step is proven, as planning has it.
-const PROVEN_AT: f64 = 2.995_732_273_553_991;
 
 /// What of a rollout is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +80,15 @@ impl Wanted {
             service: Some(rollout.service.clone()),
             ..EventQuery::default()
         };
-        scan::back(cx, query, LOG, &|event| event.rollout.as_ref() == Some(&rollout.id)).await
+        let is_of_it = |event: &Event| event.rollout.as_ref() == Some(&rollout.id);
+        let page = scan::back(cx, query.clone(), LOG, &is_of_it).await?;
+        let (true, true, Some(ended_ms)) = (page.tired, page.events.is_empty(), rollout.ended_ms) else {
+            return Ok(page);
+        };
+        // Much has happened since it was over, so the page begins where that was.
+        let end = scan::first_since(cx, ended_ms + LAST_WORDS_MS).await?;
+        let before = Some(query.before.map_or(end, |before| before.min(end)));
+        scan::back(cx, EventQuery { before, ..query }, LOG, &is_of_it).await
     }
 }
 
@@ -152,7 +158,7 @@ fn state(cx: &Shared, live: &LiveRollout) -> Markup {
             p.lead id="phase" aria-live="polite" { (sentence(rollout)) }
             @if waiting.is_some() { p id="waiting" { (waits(rollout, waiting.as_ref())) } }
             @else if !ours && !rollout.phase.is_final() { p.soft { "What it waits for is told by the proxy that leads." } }
-            (counts(rollout))
+            @if rollout.counts.total() > 1 { (counts(rollout)) }
             @if let Some(pause) = &rollout.paused {
                 p.note.warn { strong { "Paused by " (past::author(&pause.author)) } " since " (moment(pause.since_ms)) @if !pause.reason.is_empty() { ": " bdi { (pause.reason) } } }
             }
@@ -287,8 +293,7 @@ fn evidence(cx: &Shared, live: &LiveRollout) -> Markup {
     let reports = cx.control.board().worst(&rollout.service, SCOPES);
     let mut step = StageEvidence::default();
     let batch = live.units.range(rollout.batch_range(rollout.stage.batch));
-    let mut attempts: Vec<u64> =
-        batch.filter(|(_, u)| u.status == UnitStatus::InProgress).map(|(_, u)| u.attempt).collect();
+    let mut attempts: Vec<u64> = batch.filter(|(_, u)| u.status.has_moved()).map(|(_, u)| u.attempt).collect();
     attempts.sort_unstable();
     cx.control.board().each_of(&rollout.service, to, |report| {
         if attempts.binary_search(&report.attempt).is_ok() {
@@ -305,14 +310,14 @@ fn evidence(cx: &Shared, live: &LiveRollout) -> Markup {
                     @if step.scopes > 1 { ", of " (plural(step.scopes.into(), "scope", "scopes")) } "." }
                 (proof_bar(proof))
             }
-            div.grid {
+            @if reports.iter().any(|(key, _)| key.canary == *to) { div.grid {
                 @for (key, report) in reports.iter().filter(|(key, _)| key.canary == *to) {
                     div.gap data-key=(key.tenant.as_ref().map_or("", |t| t.as_str())) {
                         @if let Some(tenant) = &key.tenant { p.soft.small { "Tenant " a href=(super::words::tenant_path(&rollout.service, tenant)) { bdi { (tenant) } } } }
                         (verdict::comparison(report))
                     }
                 }
-            }
+            } }
         }
     }
 }

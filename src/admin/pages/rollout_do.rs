@@ -126,7 +126,7 @@ fn possible(view: &View, live: &LiveRollout) -> Vec<Action> {
             let waits = if rollout.in_effect { !rollout.bake_over } else { delayed && rollout.approved != next };
             can(Input::Promote) && !needs_approval && waits
         }
-        Action::Full => can(Input::PromoteFull) && next.is_some_and(|_| rollout.next_stage().is_some()),
+        Action::Full => can(Input::PromoteFull) && rollout.next_stage().is_some(),
         Action::Pause => can(Input::Pause) && rollout.paused.is_none(),
         Action::Resume => can(Input::Resume) && rollout.paused.is_some(),
         Action::Abort => can(Input::Abort),

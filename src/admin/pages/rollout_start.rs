@@ -16,8 +16,9 @@ use super::super::rollouts::body::RolloutBody;
 use super::super::rollouts::{prepared, speak_for};
 use super::form::Form;
 use super::layout::{Nav, Visitor, see_other};
+use super::rollout_form::form as fields;
 use super::rollout_words::{rollout_path, span};
-use super::words::{count, plural, service_path, share};
+use super::words::{count, part, plural, share};
 use crate::model::{Change, ChangeRequest, ServiceName};
 use crate::planning::Report;
 
@@ -38,120 +39,17 @@ pub(super) async fn show(State(cx): State<Cx>, visitor: Visitor, parameters: Par
         _ => None,
     };
     let body = match service.or(only) {
-        Some(service) => form(&visitor, &Found::service(&cx, &service)?),
+        Some(service) => fields(&visitor, &Found::service(&cx, &service)?, &|_| "", None),
         None => html! {
             section.card {
                 h2 { "Of which service?" }
                 @if view.routes.services.is_empty() { p.soft { "There are no services yet." } }
-                ul.legend { @for s in &view.routes.services { li { a.button href={ (FORM) "?service=" (super::words::part(s.spec.name.as_str())) } { bdi { (s.spec.name) } } } } }
+                ul.legend { @for s in &view.routes.services { li { a.button href={ (FORM) "?service=" (part(s.spec.name.as_str())) } { bdi { (s.spec.name) } } } } }
             }
         },
     };
     let heading = html! { p.crumb { a href="/rollouts" { "Rollouts" } " ›" } h1 { "Start a rollout" } };
     Ok(visitor.page_with(&cx, Nav::Rollouts, "Start a rollout", heading, body, None))
-}
-
-fn form(visitor: &Visitor, found: &Found) -> Markup {
-    let live = found.live();
-    let running = found.view.state.running_rollout(found.name());
-    let versions =
-        found.route.versions.iter().map(|v| &v.name).filter(|v| **v != live.baseline && !live.is_disabled(v));
-    let versions: Vec<_> = versions.collect();
-    html! {
-        form.card method="post" action=(LOOK) {
-            (visitor.word())
-            input type="hidden" name="service" value=(found.name());
-            p { "Service " a href=(service_path(found.name())) { bdi { (found.name()) } } ", from its baseline " strong { bdi { (live.baseline) } } ". Nothing begins before you have seen what the plan would do." }
-            @if let Some(running) = running {
-                p.note.warn { "Rollout " a href=(rollout_path(&running.rollout.id)) { bdi { (running.rollout.id) } } " of this service is running; there can be only one." }
-            }
-            @if versions.is_empty() { p.note.warn { "The service has no other version that may have traffic." } }
-            div.inline {
-                div.field {
-                    label for="to" { "To version" }
-                    select id="to" name="to" required { @for version in &versions { option { (version) } } }
-                }
-                div.field {
-                    label for="strategy" { "Way" }
-                    select id="strategy" name="strategy" aria-describedby="strategy-hint" {
-                        option value="steps" { "steps: rising shares of the users" }
-                        option value="batch" { "batches: tenants, some at a time" }
-                        option value="canary" { "canary: a few tenants first, the others when you resume" }
-                        option value="all" { "all at once" }
-                    }
-                }
-            }
-            p.hint id="strategy-hint" { "Fields of the other ways stay empty. Batches and canary tenants go through the steps too, when those are given." }
-            div.inline {
-                (field("steps", "Steps in percent", "10, 25, 50, 100", "a list of rising shares that ends with 100"))
-                div.field {
-                    label for="approval" { "A person approves" }
-                    select id="approval" name="approval" {
-                        option value="" { "no step" }
-                        option value="last" { "the last step" }
-                        option value="later" { "each step but the first" }
-                    }
-                }
-                (field("bake", "Bake", "5m", "the shortest time in each step, such as 30s, 5m, 1h"))
-                (field("max_bake", "Longest bake", "1h", "how long a step may wait for proof"))
-            }
-            (rare_fields())
-            div.inline { button.primary type="submit" { "See what it would do…" } a.button href="/rollouts" { "Cancel" } }
-        }
-    }
-}
-
-/// What most rollouts do without.
-fn rare_fields() -> Markup {
-    html! {
-        details {
-            summary { "Tenants" }
-            div.stack {
-                div.inline {
-                    (field("batch", "Tenants at a time", "", "for batches"))
-                    (field("delay", "Delay between batches", "", "such as 30m"))
-                    (field("canary", "Canary tenants in percent", "", "for canary; 5 unless given"))
-                }
-                (area("groups", "Only tenants of these groups", "names, separated by commas or lines"))
-                (area("tenants", "Only these tenants", "names, one a line"))
-                (area("exclude", "Leave these tenants where they are", "names, one a line"))
-            }
-        }
-        details {
-            summary { "More" }
-            div.stack {
-                div.field {
-                    label for="on_insufficient" { "When a step is neither proven nor refuted" }
-                    select id="on_insufficient" name="on_insufficient" {
-                        option value="" { "go on, if there were enough requests" }
-                        option value="hold" { "wait for a person" }
-                        option value="abort" { "take it back" }
-                    }
-                }
-                (area("more", "Anything else of the plan, in JSON", "as the API takes it: gates, windows, blast_radius, rollback, start_at …, such as {\"keep_warm\": \"48h\"}"))
-            }
-        }
-    }
-}
-
-fn field(name: &str, label: &str, hint: &str, help: &str) -> Markup {
-    html! {
-        div.field {
-            label for=(name) { (label) }
-            input id=(name) name=(name) placeholder=[Some(hint).filter(|h| !h.is_empty())] autocomplete="off" spellcheck="false" aria-describedby={ (name) "-hint" };
-            p.hint id={ (name) "-hint" } { (help) }
-        }
-    }
-}
-
-fn area(name: &str, label: &str, help: &str) -> Markup {
-    html! {
-        div.field {
-            label for=(name) { (label) }
-            textarea id=(name) name=(name) rows="2" autocomplete="off" spellcheck="false" aria-describedby={ (name) "-hint" } {}
-            p.hint id={ (name) "-hint" } { (help) }
-        }
-    }
 }
 
 /// The plan as the API takes it.
@@ -236,18 +134,32 @@ fn names(list: &str) -> Vec<&str> {
     list.split([',', '\n', '\r', '\t', ' ']).filter(|name| !name.is_empty()).collect()
 }
 
-/// Shows what the plan would do. Nothing begins.
+/// Shows what the plan would do, or the form again with what is wrong. Nothing begins.
 pub(super) async fn look(State(cx): State<Cx>, visitor: Visitor, form: Form) -> Result<Response, Problem> {
+    let wrong = match looked_at(&cx, &visitor, &form).await {
+        Ok(markup) => {
+            let heading = html! { p.crumb { a href="/rollouts" { "Rollouts" } " ›" } h1 { "Start this rollout?" } };
+            return Ok(visitor.page_with(&cx, Nav::Rollouts, "Start this rollout?", heading, markup, None));
+        }
+        Err(wrong) => wrong,
+    };
+    let found = Found::service(&cx, &read_name("service", form.text("service"))?)?;
+    let body = fields(&visitor, &found, &|name| form.text(name), Some(&wrong));
+    let heading = html! { p.crumb { a href="/rollouts" { "Rollouts" } " ›" } h1 { "Start a rollout" } };
+    let mut response = visitor.page_with(&cx, Nav::Rollouts, "Start a rollout", heading, body, None);
+    *response.status_mut() = wrong.status();
+    Ok(response)
+}
+
+async fn looked_at(cx: &Cx, visitor: &Visitor, form: &Form) -> Result<Markup, Problem> {
     let plan = plan(&|name| form.text(name).to_owned())?;
     let body: RolloutBody = checked(plan.clone())?;
-    let found = Found::service(&cx, &body.service)?;
-    let (new, report) = prepared(&cx, &found, &body)?;
+    let found = Found::service(cx, &body.service)?;
+    let (new, report) = prepared(cx, &found, &body)?;
     let revision = found.live().revision;
     // Whatever the writer would refuse is refused here too.
-    submit(&cx, &visitor, &body, Change::StartRollout(Box::new(new)), String::new(), revision, true).await?;
-    let markup = confirmation(&visitor, &body, &plan, &report, revision);
-    let heading = html! { p.crumb { a href="/rollouts" { "Rollouts" } " ›" } h1 { "Start this rollout?" } };
-    Ok(visitor.page_with(&cx, Nav::Rollouts, "Start this rollout?", heading, markup, None))
+    submit(cx, visitor, &body, Change::StartRollout(Box::new(new)), String::new(), revision, true).await?;
+    Ok(confirmation(visitor, &body, &plan, &report, revision))
 }
 
 /// Begins it, and leads to its page.

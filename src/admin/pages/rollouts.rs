@@ -161,7 +161,7 @@ fn statistics(service: Option<&ServiceName>, numbers: Option<&StatisticsAnswer>)
                     ul.legend { @for (name, n) in &numbers.phases { @if let Ok(phase) = phase(name) { li { span class={ "chip " (chip(phase).1) } { (chip(phase).0) } " " strong { (count(*n)) } } } } }
                     dl.facts {
                         dt { "Success rate" }
-                        dd { (numbers.success_rate.map_or_else(|| "none is over yet".to_owned(), |r| rate(Some(r)))) " of those that are over" }
+                        dd { @match numbers.success_rate { Some(r) => { (rate(Some(r))) " of those that are over" }, None => "none is over yet" } }
                         dt { "From the first step to the end" }
                         dd { (quantiles(numbers.duration_seconds.as_ref())) }
                         dt { "From the first bad request until traffic was back" }

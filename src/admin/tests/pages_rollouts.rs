@@ -58,6 +58,26 @@ async fn started(api: &Api, browser: &Browser<'_>) -> String {
     path
 }
 
+#[tokio::test]
+async fn a_plan_that_cannot_be_keeps_what_was_typed() {
+    let api = Api::with(&with_tokens(), "127.0.0.1:9900").await;
+    let operator = Browser::signed_in(&api, Role::Operator).await;
+    set_split_to_baseline(&api).await;
+    let word = operator.get("/rollouts/new?service=accounting").await.word();
+    let mut fields = vec![("csrf", word.as_str())];
+    fields.extend(FORM.map(|(n, v)| if n == "steps" { (n, "50, \"10") } else { (n, v) }));
+    fields.push(("tenants", "<acme>"));
+    let page = operator.post("/rollouts/look", &fields, &[]).await;
+    assert_eq!(page.status, 422, "{}", page.text);
+    assert!(
+        page.text.contains("is not a number of percent") && page.text.contains("value=\"50, &quot;10\""),
+        "{}",
+        page.text
+    );
+    assert!(page.text.contains("&lt;acme&gt;</textarea>") && page.text.contains("<details open>"), "{}", page.text);
+    assert!(page.text.contains("value=\"last\" selected"), "{}", page.text);
+}
+
 /// What the machine would do.
 async fn command(api: &Api, path: &str, command: RolloutCommand) {
     let id: RolloutId = path.trim_start_matches("/rollouts/").parse().unwrap();
