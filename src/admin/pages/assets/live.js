@@ -57,7 +57,13 @@
     const holder = document.createElement("template");
     holder.innerHTML = html;
     const next = holder.content.firstElementChild;
-    if (next) sync(now, next);
+    if (!next) return;
+    // What the reader is at stays where it is on the screen, whatever comes or goes above it.
+    const held = document.activeElement === document.body ? null : document.activeElement;
+    const top = held?.getBoundingClientRect().top;
+    sync(now, next);
+    const moved = held ? held.getBoundingClientRect().top - top : 0;
+    if (moved && top >= 0 && top < innerHeight) scrollBy({ top: moved, behavior: "instant" });
   };
 
   let source = null;
