@@ -13,7 +13,7 @@ use super::layout::{Nav, Visitor};
 use super::live::{Fragment, Watched, in_time};
 use super::past;
 use super::rollout_words::{chip, chip_of, progress_bar, rollout_path, span, waits};
-use super::words::{count, moment, part, plural, rate, service_path};
+use super::words::{count, moment, part, rate, service_path};
 use crate::config::Role;
 use crate::model::{LiveRollout, Phase, Rollout, ServiceName};
 
@@ -105,7 +105,7 @@ fn list(cx: &Shared, of: &Wanted, all: &[std::sync::Arc<LiveRollout>]) -> Markup
     let page = all.iter().skip(begin).take(PAGE);
     html! {
         section.card id="list" aria-labelledby="list-title" {
-            h2 id="list-title" { (plural(all.len() as u64, "rollout", "rollouts")) ", the newest first" }
+            h2 id="list-title" { (count(all.len() as u64)) (if all.len() == 1 { " rollout" } else { " rollouts" }) ", the newest first" }
             @if all.is_empty() { p.soft { "There is none like that." } }
             @else {
                 div.scroll tabindex="0" role="region" aria-labelledby="list-title" {

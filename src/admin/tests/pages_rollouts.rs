@@ -155,7 +155,7 @@ async fn what_goes_back_wants_a_reason_and_is_told_before() {
     assert_eq!(offered(&page.text), ["retry"]);
     let list = operator.get("/rollouts?phase=aborted&service=accounting").await;
     assert!(
-        list.text.contains(&format!("href=\"{path}\"")) && list.text.contains("one rollout, the newest"),
+        list.text.contains(&format!("href=\"{path}\"")) && list.text.contains("1 rollout, the newest"),
         "{}",
         list.text
     );
