@@ -77,6 +77,7 @@ async fn play(keep: bool, plain: bool) -> Result<bool, Box<dyn Error>> {
     let proxy = *app.listen.first().ok_or("no listener")?;
     let load = Load::start(proxy);
     let mut stage = Stage { app, new, load, screen: Screen::new(plain), begun: Instant::now() };
+    stage.screen.say(&format!("The same on the dashboard: http://{}/", stage.admin()));
     stage.show("All traffic goes to 1.0.0. The guard learns how fast it answers.", ACT).await;
     stage.split(10).await?;
     stage.show("Version 2.0.0 gets 10 % of the users. Each user stays on one version.", ACT).await;
@@ -92,9 +93,10 @@ async fn play(keep: bool, plain: bool) -> Result<bool, Box<dyn Error>> {
     stage.load.stop();
     stage.finish(event.as_ref(), took).await;
     if keep {
-        stage
-            .screen
-            .say(&format!("Still running: proxy http://{proxy}, admin API http://{}. End with Ctrl-C.", stage.admin()));
+        stage.screen.say(&format!(
+            "Still running: proxy http://{proxy}, dashboard http://{}/. End with Ctrl-C.",
+            stage.admin()
+        ));
         tokio::signal::ctrl_c().await?;
     }
     stage.app.stop().await;
