@@ -143,8 +143,9 @@ async fn the_first_five_minutes_are_as_they_are_written() {
     for line in typed.lines() {
         let line = line.split('#').next().unwrap().trim();
         match line {
-            // Both never end by themselves; other tests begin them (tests/it/lifecycle.rs, src/cli/demo).
+            // The next test.
             "" | "deploy/demo" => {}
+            // It is what the others talk to.
             _ if line.starts_with("switchback serve ") => {}
             // It watches until somebody interrupts it.
             "switchback status -w" => place.run("timeout 2 switchback status -w || [ $? = 124 ]"),
@@ -155,7 +156,28 @@ async fn the_first_five_minutes_are_as_they_are_written() {
         }
     }
     assert!(run >= 3, "{typed}");
-    assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/demo").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_shows_a_bad_version_go_back_and_the_dashboard_shows_it_too() {
+    use std::io::BufRead as _;
+    let script = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/demo")).unwrap();
+    assert!(script.ends_with("exec target/release/switchback demo \"$@\"\n"), "what it runs is what is run here");
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_switchback"));
+    let mut demo = demo.args(["demo", "--plain"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufReader::new(demo.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let first = lines.next().unwrap();
+    let dashboard = first.rsplit_once(' ').unwrap().1.to_owned();
+    let page = crate::harness::client().get(&dashboard).header("accept", "text/html").send().await.unwrap();
+    assert_eq!(page.status(), 200, "{first}");
+    assert!(page.text().await.unwrap().contains("<title>"), "{first}");
+    let rest: Vec<_> = tokio::task::spawn_blocking(move || lines.collect()).await.unwrap();
+    let told = rest.join("\n");
+    assert!(
+        told.contains("rollback by autopilot") && told.contains("Traffic was therefore returned to 1.0.0."),
+        "{told}"
+    );
+    assert!(demo.wait().unwrap().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
