@@ -62,8 +62,10 @@ fn configuration(objects: &[Object]) -> Option<String> {
     let mut services: BTreeMap<String, Service> = BTreeMap::new();
     for service in nginx::services(objects).into_iter().chain(flagger::services(objects)) {
         // The same name in two namespaces is two services.
-        let taken = services.contains_key(&service.name);
-        let name = if taken { format!("{}-{}", service.namespace, service.name) } else { service.name.clone() };
+        let of_namespace = format!("{}-{}", service.namespace, service.name);
+        let numbered = (2..).map(|n| format!("{of_namespace}-{n}"));
+        let mut names = [service.name.clone(), of_namespace.clone()].into_iter().chain(numbered);
+        let Some(name) = names.find(|name| !services.contains_key(name)) else { continue };
         services.insert(name.clone(), Service { name, ..service });
     }
     if services.is_empty() {

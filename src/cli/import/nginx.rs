@@ -26,12 +26,13 @@ pub(super) fn services(objects: &[Object]) -> Vec<Service> {
     let mut services: Vec<Service> = Vec::new();
     for backend in main.iter().flat_map(|ingress| backends(ingress)) {
         let rule = (backend.host.clone(), backend.path.clone());
-        let known = services.iter_mut().find(|s| s.name == backend.service && s.namespace == backend.ingress.namespace);
-        match known {
-            Some(service) => service.rules.push(rule),
-            None => services.push(service(objects, &backend)),
-        }
-        let Some(service) = services.iter_mut().find(|s| s.name == backend.service) else { continue };
+        let same = |s: &Service| s.name == backend.service && s.namespace == backend.ingress.namespace;
+        let at = services.iter().position(same).unwrap_or_else(|| {
+            services.push(service(objects, &backend));
+            services.len() - 1
+        });
+        let service = &mut services[at];
+        service.rules.push(rule);
         if backend.exact {
             service.note(format!(
                 "The path {} was Exact; here it is a prefix, so what lies below it comes here, too.",
@@ -83,12 +84,8 @@ fn one<'a>(
 }
 
 fn service(objects: &[Object], backend: &Backend<'_>) -> Service {
-    let mut service = Service {
-        name: backend.service.clone(),
-        namespace: backend.ingress.namespace.clone(),
-        rules: vec![(backend.host.clone(), backend.path.clone())],
-        ..Service::default()
-    };
+    let mut service =
+        Service { name: backend.service.clone(), namespace: backend.ingress.namespace.clone(), ..Service::default() };
     add_version(objects, &mut service, backend);
     if !backend.ingress.list("/spec/tls").is_empty() {
         service.note("It had TLS: name the certificates in [[proxy.tls]].");

@@ -75,10 +75,13 @@ fn lists_and_equal_names_of_two_namespaces_are_kept_apart() {
             {{"service":{{"name":"api","port":{{"number":80}}}}}}}}]}}}}]}}}}"#
         )
     };
-    let text = imported(&format!("{{\"kind\":\"List\",\"items\":[{},{}]}}", ingress("blue"), ingress("green")));
+    let exact = ingress("green").replace("\"path\":\"/\"", "\"path\":\"/x\",\"pathType\":\"Exact\"");
+    let text = imported(&format!("{{\"kind\":\"List\",\"items\":[{},{exact}]}}", ingress("blue")));
     accepted(&text);
     has(&text, "[services.api]\nmatch = [{ host = \"blue.example.com\" }]");
-    has(&text, "[services.green-api]\nmatch = [{ host = \"green.example.com\" }]");
+    has(&text, "[services.green-api]\nmatch = [{ host = \"green.example.com\", path = \"/x\" }]");
+    let (blue, green) = text.split_once("[services.api]").unwrap();
+    assert!(!blue.contains("was Exact") && green.contains("was Exact"), "{text}");
 }
 
 #[test]
