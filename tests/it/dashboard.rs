@@ -17,14 +17,14 @@ pub const HOSTILE: [&str; 4] = [
 ];
 
 /// Two versions, a load, and the proxy with tokens for each role.
-struct Stage {
-    app: TestApp,
-    new: Backend,
+pub struct Stage {
+    pub app: TestApp,
+    pub new: Backend,
     _old: Backend,
 }
 
 impl Stage {
-    async fn open(with_tokens: bool) -> Self {
+    pub async fn open(with_tokens: bool) -> Self {
         let (old, new) = (Backend::start("1.0.0").await, Backend::start("2.0.0").await);
         let token = |role: &str| {
             let hash = ring::digest::digest(&ring::digest::SHA256, format!("{role}-token").as_bytes());
@@ -41,11 +41,11 @@ impl Stage {
         Self { app, new, _old: old }
     }
 
-    fn url(&self, path: &str) -> String {
+    pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.app.admin)
     }
 
-    async fn sign_in(&self, browser: &Browser, role: &str) {
+    pub async fn sign_in(&self, browser: &Browser, role: &str) {
         browser.page.delete_all_cookies().await.unwrap();
         browser.goto(&self.url("/sign-in")).await;
         browser.fill("#token", &format!("{role}-token")).await;

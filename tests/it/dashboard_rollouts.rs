@@ -6,45 +6,8 @@ use fantoccini::Locator;
 use serde_json::{Value, json};
 
 use crate::browser::{Browser, PATIENCE};
-use crate::dashboard::{FAULTS, HOSTILE, words};
-use crate::harness::{Backend, Load, Shape, TestApp, many_users, two_versions, until};
-
-/// Two versions and the proxy with tokens for each role, or with none.
-struct Stage {
-    app: TestApp,
-    new: Backend,
-    _old: Backend,
-}
-
-impl Stage {
-    async fn open(with_tokens: bool) -> Self {
-        let (old, new) = (Backend::start("1.0.0").await, Backend::start("2.0.0").await);
-        let token = |role: &str| {
-            let hash = ring::digest::digest(&ring::digest::SHA256, format!("{role}-token").as_bytes());
-            let hex: String = hash.as_ref().iter().map(|b| format!("{b:02x}")).collect();
-            format!("{{ name = \"{role}-ci\", role = \"{role}\", sha256 = \"{hex}\" }}")
-        };
-        let tokens = ["viewer", "operator"].map(token).join(", ");
-        let admin = match with_tokens {
-            true => format!("[admin]\nlisten = \"127.0.0.1:0\"\ntokens = [{tokens}]\n"),
-            false => String::new(),
-        };
-        let tenants = "[tenants]\nidentify = [{ header = \"x-tenant-id\" }]\n";
-        let app = TestApp::start(&format!("{admin}{tenants}{}", two_versions(&old, &new, ""))).await;
-        Self { app, new, _old: old }
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.app.admin)
-    }
-
-    async fn sign_in(&self, browser: &Browser, role: &str) {
-        browser.page.delete_all_cookies().await.unwrap();
-        browser.goto(&self.url("/sign-in")).await;
-        browser.fill("#token", &format!("{role}-token")).await;
-        browser.follow("main button").await;
-    }
-}
+use crate::dashboard::{FAULTS, HOSTILE, Stage, words};
+use crate::harness::{Load, Shape, many_users, until};
 
 async fn choose(browser: &Browser, css: &str, value: &str) {
     let select = browser.page.find(Locator::Css(css)).await.unwrap();

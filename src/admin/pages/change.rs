@@ -19,9 +19,7 @@ use super::form::Form;
 use super::layout::{Nav, Visitor, see_other};
 use super::words::{plural, service_path, tenant_path};
 use crate::control::Receipt;
-use crate::model::{
-    BasisPoints, Change, ChangeRequest, Pin, PinTarget, Scope, ServiceName, TenantName, VersionName, Weights,
-};
+use crate::model::{BasisPoints, Change, Pin, PinTarget, Scope, ServiceName, TenantName, VersionName, Weights};
 
 /// Where changes of a service are.
 pub(super) const SERVICE: &str = "/services/{service}/change/{action}";
@@ -112,18 +110,7 @@ impl Wanted {
     }
 
     async fn submit(&self, cx: &Cx, visitor: &Visitor, reason: String, dry_run: bool) -> Result<Receipt, Problem> {
-        let author = visitor.caller().map(super::super::auth::Caller::author);
-        let author =
-            author.ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "you are not signed in"))?;
-        let request = ChangeRequest {
-            service: self.found.name().clone(),
-            change: self.change.clone(),
-            author,
-            reason,
-            if_revision: self.revision,
-            if_attempt: None,
-            evidence: Value::Null,
-        };
+        let request = visitor.asks(self.found.name(), self.change.clone(), reason, self.revision)?;
         Ok(cx.control.submit(request, dry_run).await?)
     }
 

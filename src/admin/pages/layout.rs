@@ -17,6 +17,7 @@ use super::form::WORD;
 use super::session::{Keys, Session};
 use super::words::{moment, zone};
 use crate::config::Role;
+use crate::model::{Change, ChangeRequest, ServiceName};
 
 /// Where a page stands in the navigation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +74,23 @@ impl FromRequestParts<Cx> for Visitor {
 }
 
 impl Visitor {
+    /// A change that the visitor asks for, by the same door as the API.
+    ///
+    /// # Errors
+    /// Nobody is signed in.
+    pub(super) fn asks(
+        &self,
+        service: &ServiceName,
+        change: Change,
+        reason: String,
+        if_revision: Option<u64>,
+    ) -> Result<ChangeRequest, Problem> {
+        let nobody = || Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "you are not signed in");
+        let author = self.caller().map(Caller::author).ok_or_else(nobody)?;
+        let (service, evidence) = (service.clone(), serde_json::Value::Null);
+        Ok(ChangeRequest { service, change, author, reason, if_revision, if_attempt: None, evidence })
+    }
+
     /// Whoever is let in without a token.
     pub(super) fn local(cx: &Shared, caller: Caller) -> Self {
         Self::with(cx, Some(caller), None)

@@ -8,7 +8,6 @@ use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{Markup, html};
-use serde_json::Value;
 
 use super::super::asked::tidy;
 use super::super::context::Cx;
@@ -21,9 +20,7 @@ use super::past;
 use super::rollout_words::{rollout_path, span};
 use super::words::{count, plural, share};
 use crate::control::{Receipt, View};
-use crate::model::{
-    Change, ChangeRequest, Input, LiveRollout, Phase, Rollout, RolloutCommand, RolloutId, Scope, Stage, TenantName,
-};
+use crate::model::{Change, Input, LiveRollout, Phase, Rollout, RolloutCommand, RolloutId, Scope, Stage, TenantName};
 
 /// Where actions are.
 pub(super) const PATH: &str = "/rollouts/{id}/change/{action}";
@@ -262,18 +259,7 @@ impl Wanted {
         force: bool,
         dry_run: bool,
     ) -> Result<Receipt, Problem> {
-        let author = visitor.caller().map(super::super::auth::Caller::author);
-        let author =
-            author.ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "you are not signed in"))?;
-        let request = ChangeRequest {
-            service: self.live.rollout.service.clone(),
-            change: self.change(force),
-            author,
-            reason,
-            if_revision: self.revision,
-            if_attempt: None,
-            evidence: Value::Null,
-        };
+        let request = visitor.asks(&self.live.rollout.service, self.change(force), reason, self.revision)?;
         Ok(cx.control.submit(request, dry_run).await?)
     }
 

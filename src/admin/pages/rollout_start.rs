@@ -2,7 +2,6 @@
 //! API takes, and goes through the same checks.
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{Markup, html};
 use serde_json::{Map, Value, json};
@@ -19,7 +18,7 @@ use super::layout::{Nav, Visitor, see_other};
 use super::rollout_form::form as fields;
 use super::rollout_words::{rollout_path, span};
 use super::words::{count, part, plural, share};
-use crate::model::{Change, ChangeRequest, ServiceName};
+use crate::model::{Change, ServiceName};
 use crate::planning::Report;
 
 /// Where the form is.
@@ -186,18 +185,8 @@ async fn submit(
     revision: u64,
     dry_run: bool,
 ) -> Result<(), Problem> {
-    let author = visitor.caller().map(super::super::auth::Caller::author);
-    let author =
-        author.ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "you are not signed in"))?;
-    let request = ChangeRequest {
-        service: body.service.clone(),
-        change,
-        author,
-        reason: if reason.is_empty() { tidy(body.reason.clone().unwrap_or_default())? } else { reason },
-        if_revision: Some(revision),
-        if_attempt: None,
-        evidence: Value::Null,
-    };
+    let reason = if reason.is_empty() { tidy(body.reason.clone().unwrap_or_default())? } else { reason };
+    let request = visitor.asks(&body.service, change, reason, Some(revision))?;
     cx.control.submit(request, dry_run).await?;
     Ok(())
 }
